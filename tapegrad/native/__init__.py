@@ -1,0 +1,1 @@
+"""Native code from Python functions: typed pointers, the compiler with its disk cache, fast calls from Python."""

@@ -1,0 +1,97 @@
+"""Typed pointers, calls by address and atomic-free memory access for compiled code.
+
+Everything travels between compiled functions as int64 addresses, so no address is baked into machine code and all of it
+can be cached on disk. An address becomes a typed pointer once, at the top of a kernel, and is indexed from there
+(integer-address arithmetic loses pointer provenance and was miscompiled before Numba 0.67: numba#10605).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.core.cgutils import get_or_insert_function
+from numba.extending import intrinsic
+from numba.np.numpy_support import from_dtype
+
+_I64 = ir.IntType(64)
+
+
+def pointer_to(dtype: np.dtype[Any] | type) -> Callable[..., Any]:
+    """Return an intrinsic that turns an int64 address into a pointer to ``dtype`` (a scalar or a record dtype)."""
+    target = from_dtype(np.dtype(dtype))
+
+    @intrinsic
+    def cast(typing_context, address):  # type: ignore[no-untyped-def]
+        def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+
+        return types.CPointer(target)(types.int64), build
+
+    return cast
+
+
+def _caller(count: int) -> Callable[..., Any]:
+    """Return an intrinsic ``call(address, a0, ..., a{count-1})`` of an ``int64(int64, ...)`` function."""
+
+    def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        pointer = ir.FunctionType(_I64, [_I64] * count).as_pointer()
+        return builder.call(builder.inttoptr(args[0], pointer), list(args[1:]))
+
+    signature = types.int64(*([types.int64] * (count + 1)))
+    names = ", ".join(f"a{k}" for k in range(count))
+    scope = {"build": build, "signature": signature}
+    exec(f"def call(typing_context, address, {names}):\n    return signature, build", scope)
+    return intrinsic(scope["call"])  # type: ignore[no-any-return]
+
+
+call1, call2, call3, call4 = (_caller(count) for count in (1, 2, 3, 4))
+
+
+def symbol(name: str, returns: Any, *arguments: Any) -> Callable[..., Any]:
+    """Return an intrinsic that calls the C function ``name`` of this process (libc or the Python C API)."""
+
+    def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        value_types = [context.get_value_type(t) for t in arguments]
+        function_type = ir.FunctionType(context.get_value_type(returns), value_types)
+        return builder.call(get_or_insert_function(builder.module, function_type, name), args)
+
+    signature = returns(*arguments)
+    names = ", ".join(f"a{k}" for k in range(len(arguments)))
+    scope = {"build": build, "signature": signature}
+    exec(f"def call(typing_context, {names}):\n    return signature, build", scope)
+    return intrinsic(scope["call"])  # type: ignore[no-any-return]
+
+
+def bitcast(source: Any, target: Any) -> Callable[..., Any]:
+    """Return an intrinsic that reinterprets the bits of a ``source`` value as ``target``, a type of the same width."""
+
+    @intrinsic
+    def reinterpret(typing_context, value):  # type: ignore[no-untyped-def]
+        def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            return builder.bitcast(args[0], context.get_value_type(target))
+
+        return target(source), build
+
+    return reinterpret
+
+
+@intrinsic
+def stack_words(typing_context, count):  # type: ignore[no-untyped-def]
+    """Return the address of ``count`` (a literal) int64 words on the machine stack, valid until the caller returns."""
+    if not isinstance(count, types.IntegerLiteral):
+        return None
+
+    def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        with builder.goto_entry_block():
+            words = builder.alloca(ir.ArrayType(_I64, count.literal_value))
+        return builder.ptrtoint(words, _I64)
+
+    return types.int64(count), build
+
+
+int64_at = pointer_to(np.int64)
+float64_at = pointer_to(np.float64)
+float64_bits = bitcast(types.float64, types.int64)
+float64_from_bits = bitcast(types.int64, types.float64)
