@@ -1,0 +1,1 @@
+"""Numeric kernels on addresses and sizes that know nothing of the tape: vector maths, loops, GEMM, convolution, random."""
