@@ -1,116 +1,33 @@
-"""The counter-based generator Philox4x32-10 in groups of 64 words: word i depends on nothing but (seed, offset, i).
+"""Random fills: uniform, normal, integers, Bernoulli, exponential; element i depends on nothing but (seed, offset, i).
 
-Philox encrypts a 128-bit counter under a 64-bit key into four 32-bit words (Salmon et al. 2011,
-doi:10.1145/2063384.2063405). Here the key is the seed, the low 64 bits of the counter are a block number and the high 64
-bits are 0, but for redraws. Sixteen blocks make a *group* of 64 words in which word ``16 j + b`` is word j of block b:
-stored so, the rounds run on vectors of blocks and no shuffle is needed (0.6 ns a word; 3.5 ns as a scalar loop, which is
-what LLVM makes of plain code, for it does not inline the rounds).
+A kernel is ``kernel(args) -> 0`` with ``args`` the address of int64 words: n, address of n contiguous elements, seed,
+offset, then the parameters (a float as the bits of a float64), which are not checked. It uses up ``blocks_used(n,
+wide)`` blocks, where ``wide`` is True for elements made of 64 bits and not of 32; each maker says which. A fill cut at
+multiples of 64 elements, as `philox_words` tells, gives the same bits on any number of threads.
 
-A kernel is ``kernel(args) -> status`` with ``args`` the address of int64 words: n, address of n contiguous elements,
-seed, offset, then the parameters (a float as the bits of a float64). It takes whole groups from block ``offset`` on, so a
-fill that is cut at multiples of `GROUP` elements, each part starting ``blocks_used(start)`` blocks further on, gives the
-same bits as one that is not. The status is 0 but where a kernel says otherwise.
+Measured on one Zen 4 core, in ns an element of 16,384: uniform 0.57 for float32 and 1.05 for float64, normal 0.97 and
+2.1, exponential 0.95 and 2.0, integers 0.7 (32 bits) and 1 to 7 (64 bits, the slower the more are drawn again),
+Bernoulli 0.6.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba.core import types
-from numba.extending import intrinsic
 
+from tapegrad.kernels.philox_bounded import BITS32, LOW, bounded64, excess32, redraw
+from tapegrad.kernels.philox_math import circle32, circle64, log_of_unit, positive32, positive64, unit32, unit64
+from tapegrad.kernels.philox_words import GROUP, GROUP_BLOCKS, fill_words
+from tapegrad.kernels.vector_primitives import helper, square_root
 from tapegrad.native.cache import jit
-from tapegrad.native.pointers import bitcast, float64_from_bits, int64_at, pointer_to, stack_words
-
-GROUP = 64
-GROUP_BLOCKS = 16
-_LANES = 8
-_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-_WEYL = (0x9E3779B9, 0xBB67AE85)
-_I64, _I32 = ir.IntType(64), ir.IntType(32)
+from tapegrad.native.pointers import float64_from_bits, int64_at, pointer_to, stack_words
 
 _CHUNK_GROUPS = 4  # groups made at a time: a loop over 256 words hides what starting it costs
 _CHUNK = GROUP * _CHUNK_GROUPS
-_CHUNK_BUFFER = _CHUNK // 2  # in int64 words
-_LOW, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
+_CHUNK_BUFFER, _GROUP_BUFFER = _CHUNK // 2, GROUP // 2  # in int64 words
+_CHUNK_BLOCKS = np.uint64(GROUP_BLOCKS * _CHUNK_GROUPS)
 _uint32_at = pointer_to(np.uint32)
 _uint64_at = pointer_to(np.uint64)
-
-
-def blocks_used(n: int, wide: bool = False) -> int:
-    """Return by how much a fill of ``n`` elements advances the offset; ``wide`` for those that take 64 bits each."""
-    return -(-n * (2 if wide else 1) // GROUP) * GROUP_BLOCKS
-
-
-def _constant(kind: ir.Type, value: int) -> ir.Constant:
-    return ir.Constant(kind, [value] * kind.count if isinstance(kind, ir.VectorType) else value)
-
-
-def _encrypt(builder: ir.IRBuilder, counter: list[ir.Value], key: list[ir.Value]) -> list[ir.Value]:
-    """Emit the ten rounds on 32-bit words held in 64-bit lanes, which is what a 32x32 -> 64-bit multiply takes."""
-    kind = counter[0].type
-    low, width = _constant(kind, 0xFFFFFFFF), _constant(kind, 32)
-    for step in range(10):
-        if step:
-            key = [builder.and_(builder.add(k, _constant(kind, w)), low) for k, w in zip(key, _WEYL, strict=True)]
-        c0, c1, c2, c3 = counter
-        p0, p1 = builder.mul(c0, _constant(kind, _MULTIPLIERS[0])), builder.mul(c2, _constant(kind, _MULTIPLIERS[1]))
-        first = builder.xor(builder.xor(builder.lshr(p1, width), c1), key[0])
-        third = builder.xor(builder.xor(builder.lshr(p0, width), c3), key[1])
-        counter = [first, builder.and_(p1, low), third, builder.and_(p0, low)]
-    return counter
-
-
-def _halves(builder: ir.IRBuilder, value: ir.Value) -> list[ir.Value]:
-    return [
-        builder.and_(value, _constant(value.type, 0xFFFFFFFF)),
-        builder.lshr(value, _constant(value.type, 32)),
-    ]
-
-
-@intrinsic
-def philox_block(typing_context, block, stream, seed):  # type: ignore[no-untyped-def]
-    """Return the four words of the block with the counter ``stream * 2**64 + block`` as uint64 values."""
-
-    def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        block, stream, seed = args
-        words = _encrypt(builder, _halves(builder, block) + _halves(builder, stream), _halves(builder, seed))
-        return context.make_tuple(builder, signature.return_type, words)
-
-    return types.UniTuple(types.uint64, 4)(types.uint64, types.uint64, types.uint64), build
-
-
-def _splat(builder: ir.IRBuilder, value: ir.Value, kind: ir.VectorType) -> ir.Value:
-    one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(_I32, 0))
-    return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(_I32, kind.count), [0] * kind.count))
-
-
-@intrinsic
-def fill_group(typing_context, words, block, seed):  # type: ignore[no-untyped-def]
-    """Write a group of 64 words at the address ``words``, whose first block is ``block``."""
-
-    def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        kind, narrow = ir.VectorType(_I64, _LANES), ir.VectorType(_I32, _LANES)
-        address, block, seed = args
-        zero = _constant(kind, 0)
-        key = _halves(builder, _splat(builder, seed, kind))
-        for part in range(0, GROUP_BLOCKS, _LANES):
-            lanes = ir.Constant(kind, list(range(part, part + _LANES)))
-            counter = [*_halves(builder, builder.add(_splat(builder, block, kind), lanes)), zero, zero]
-            for j, word in enumerate(_encrypt(builder, counter, key)):
-                place = builder.add(address, ir.Constant(_I64, 4 * (16 * j + part)))
-                builder.store(builder.trunc(word, narrow), builder.inttoptr(place, narrow.as_pointer()), align=4)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.uint64, types.uint64), build
-
-
-@jit
-def fill_words(words, block, seed, count):  # type: ignore[no-untyped-def]
-    """Write whole groups of words at the address ``words`` until there are ``count``."""
-    for group in range((count + GROUP - 1) // GROUP):
-        fill_group(words + 4 * GROUP * group, block + np.uint64(GROUP_BLOCKS * group), seed)
 
 
 def _pointer(dtype: Any) -> Callable[..., Any]:
@@ -123,10 +40,9 @@ def _scalar(dtype: Any) -> Any:
 
 
 def _elementwise(dtype: Any, convert: Callable[..., Any], wide: bool) -> Callable[[int], int]:
-    """Make the kernel that writes ``convert(word, p0, p1)`` of a 32-bit or (``wide``) 64-bit word and two parameters."""
+    """Make the kernel that writes ``convert(word, p0, p1)`` of words of 32 bits (64 if wide) and two parameters."""
     out_at, word_at = _pointer(dtype), _uint64_at if wide else _uint32_at
     chunk, scale = (_CHUNK // 2, 2) if wide else (_CHUNK, 1)
-    chunk_blocks = np.uint64(GROUP_BLOCKS * _CHUNK_GROUPS)
 
     def kernel(args):  # type: ignore[no-untyped-def]
         a = int64_at(args)
@@ -138,45 +54,155 @@ def _elementwise(dtype: Any, convert: Callable[..., Any], wide: bool) -> Callabl
             fill_words(buffer, block, seed, count * scale)
             for i in range(count):
                 out[start + i] = convert(words[i], p0, p1)
-            block += chunk_blocks
+            block += _CHUNK_BLOCKS
         return 0
 
     return kernel
 
 
-def _unit32(word):  # type: ignore[no-untyped-def]
-    """[0, 1) with 24 bits; through int32, for which every vector unit has a conversion."""
-    return np.float32(np.int32(word >> np.uint32(8))) * np.float32(2**-24)
-
-
-def _unit64(word):  # type: ignore[no-untyped-def]
-    """[0, 1) with 53 bits."""
-    return np.float64(np.int64(word >> np.uint64(11))) * 2.0**-53
-
-
-def _positive32(word):  # type: ignore[no-untyped-def]
-    """(0, 1] with 31 bits, which is what the tail of a logarithm shows: the least is 2**-32."""
-    return np.float32(np.int32(word >> np.uint32(1))) * np.float32(2**-31) + np.float32(2**-32)
-
-
-def _positive64(word):  # type: ignore[no-untyped-def]
-    """(0, 1] with 53 bits: the least is 2**-54."""
-    return np.float64(np.int64(word >> np.uint64(11))) * 2.0**-53 + 2.0**-54
-
-
-_unit = {4: jit(_unit32), 8: jit(_unit64)}
-_positive = {4: jit(_positive32), 8: jit(_positive64)}
+_unit, _positive, _circle = {4: unit32, 8: unit64}, {4: positive32, 8: positive64}, {4: circle32, 8: circle64}
 
 
 def make_uniform(dtype: Any) -> Callable[[int], int]:
-    """Make the fill with reals of [low, high): parameters low, high; ``blocks_used(n, dtype == float64)``."""
+    """Make the fill with reals of [low, high): parameters low, high; wide for float64."""
     real, size = np.dtype(dtype).type, np.dtype(dtype).itemsize
     unit = _unit[size]
 
-    @jit
+    @helper
     def convert(word, low_bits, high_bits):  # type: ignore[no-untyped-def]
         low, high = real(float64_from_bits(low_bits)), real(float64_from_bits(high_bits))
         x = low + unit(word) * (high - low)
         return x if x < high else low  # rounding may reach high
 
     return _elementwise(dtype, convert, size == 8)
+
+
+def make_exponential(dtype: Any) -> Callable[[int], int]:
+    """Make the fill with exponential reals > 0: parameter rate; wide for float64."""
+    real, size = np.dtype(dtype).type, np.dtype(dtype).itemsize
+    positive, least = _positive[size], real(2.0**-25 if size == 4 else 2.0**-54)
+
+    @helper
+    def convert(word, rate_bits, unused):  # type: ignore[no-untyped-def]
+        return max(-log_of_unit(positive(word)), least) / real(
+            float64_from_bits(rate_bits)
+        )  # a uniform number of 1 gives 0
+
+    return _elementwise(dtype, convert, size == 8)
+
+
+def make_normal(dtype: Any) -> Callable[[int], int]:
+    """Make the fill with normal reals: parameters mean, std; wide for float64.
+
+    Box and Muller 1958 (doi:10.1214/aoms/1177706645): two uniform numbers give a radius and a direction, which are two
+    normal numbers, half a group apart. The largest are 6.7 standard deviations for float32 and 8.7 for float64.
+    """
+    real, size = np.dtype(dtype).type, np.dtype(dtype).itemsize
+    real_at, word_at = pointer_to(dtype), _uint32_at if size == 4 else _uint64_at
+    positive, circle = _positive[size], _circle[size]
+    per_group, half, item = GROUP * 4 // size, GROUP * 2 // size, size
+    minus_two = real(-2)
+
+    @jit
+    def transform(words_address, out_address, mean, std):  # type: ignore[no-untyped-def]
+        words, out = word_at(words_address), real_at(out_address)
+        for i in range(half):
+            radius = std * square_root(minus_two * log_of_unit(positive(words[i])))
+            x, y = circle(words[half + i])
+            out[i] = mean + radius * x
+            out[half + i] = mean + radius * y
+
+    def kernel(args):  # type: ignore[no-untyped-def]
+        a = int64_at(args)
+        n, out, seed, block = a[0], a[1], np.uint64(a[2]), np.uint64(a[3])
+        mean, std = real(float64_from_bits(a[4])), real(float64_from_bits(a[5]))
+        buffer, rest = stack_words(_CHUNK_BUFFER), stack_words(_GROUP_BUFFER)
+        groups = n // per_group
+        for first in range(0, groups, _CHUNK_GROUPS):
+            count = min(_CHUNK_GROUPS, groups - first)
+            fill_words(buffer, block + np.uint64(GROUP_BLOCKS * first), seed, count * GROUP)
+            for g in range(count):
+                transform(buffer + 4 * GROUP * g, out + (first + g) * per_group * item, mean, std)
+        if groups * per_group < n:
+            fill_words(buffer, block + np.uint64(GROUP_BLOCKS * groups), seed, GROUP)
+            transform(buffer, rest, mean, std)
+            source, target = real_at(rest), real_at(out + groups * per_group * item)
+            for i in range(n - groups * per_group):
+                target[i] = source[i]
+        return 0
+
+    return kernel
+
+
+def make_bernoulli(dtype: Any) -> Callable[[int], int]:
+    """Make the fill with ones of probability p, to 2**-32, and zeros: parameter p of [0, 1]; not wide."""
+    scalar = _scalar(dtype)
+
+    @helper
+    def convert(word, p_bits, unused):  # type: ignore[no-untyped-def]
+        limit = np.uint64(float64_from_bits(p_bits) * 2.0**32 + 0.5)
+        return scalar(np.uint64(word) < limit)
+
+    return _elementwise(dtype, convert, False)
+
+
+def make_bernoulli_each(dtype: Any, probability_dtype: Any) -> Callable[[int], int]:
+    """Make the fill whose element i is 1 with probability p[i], otherwise 0: parameter address of p; not wide."""
+    scalar, out_at, p_at = _scalar(dtype), _pointer(dtype), pointer_to(probability_dtype)
+
+    def kernel(args):  # type: ignore[no-untyped-def]
+        a = int64_at(args)
+        n, out, seed, block, p = a[0], out_at(a[1]), np.uint64(a[2]), np.uint64(a[3]), p_at(a[4])
+        buffer = stack_words(_CHUNK_BUFFER)
+        words = _uint32_at(buffer)
+        for start in range(0, n, _CHUNK):
+            count = min(_CHUNK, n - start)
+            fill_words(buffer, block, seed, count)
+            for i in range(count):
+                out[start + i] = scalar((np.float64(words[i]) + 0.5) * 2.0**-32 < p[start + i])
+            block += _CHUNK_BLOCKS
+        return 0
+
+    return kernel
+
+
+def randint_is_wide(low: int, high: int) -> bool:
+    """Return whether integers of [low, high) take 64 bits each."""
+    return high - low > 2**32
+
+
+def make_randint(dtype: Any) -> Callable[[int], int]:
+    """Make the fill with integers of [low, high), without bias: parameters low and high - low > 0, where 0 is 2**64.
+
+    Any span takes the same time; the method is `philox_bounded`'s. Wide as `randint_is_wide` says.
+    """
+    scalar, out_at = _scalar(dtype), _pointer(dtype)
+
+    def kernel(args):  # type: ignore[no-untyped-def]
+        a = int64_at(args)
+        n, out, seed, block, low, span = a[0], out_at(a[1]), np.uint64(a[2]), np.uint64(a[3]), a[4], np.uint64(a[5])
+        buffer = stack_words(_CHUNK_BUFFER)
+        words, wide_words = _uint32_at(buffer), _uint64_at(buffer)
+        wide = span == 0 or span > np.uint64(2**32)
+        excess = excess32(span)
+        chunk = _CHUNK // 2 if wide else _CHUNK
+        for start in range(0, n, chunk):
+            count = min(chunk, n - start)
+            fill_words(buffer, block, seed, count * 2 if wide else count)
+            if wide:
+                for i in range(count):
+                    out[start + i] = scalar(low + np.int64(bounded64(wide_words[i], block, 2 * i, seed, span)))
+            else:
+                rejected = np.uint64(0)
+                for i in range(count):
+                    product = np.uint64(words[i]) * span
+                    rejected |= np.uint64((product & LOW) < excess)
+                    out[start + i] = scalar(low + np.int64(product >> BITS32))
+                if rejected != 0:
+                    for i in range(count):
+                        if ((np.uint64(words[i]) * span) & LOW) < excess:
+                            out[start + i] = scalar(low + np.int64(redraw(block, i, seed, span)))
+            block += _CHUNK_BLOCKS
+        return 0
+
+    return kernel
