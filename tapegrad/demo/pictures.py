@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import LogFormatter, MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from tapegrad.demo.train import Best, Epoch
@@ -29,7 +29,9 @@ def draw_curves(rows: Sequence[Epoch], best: Best, path: Path) -> None:
     left.plot(epochs, [row.loss for row in rows], color=_BLUE, marker=marker, ms=4, label="training (shifted images)")
     left.plot(epochs, [row.held_out_loss for row in rows], color=_ORANGE, marker=marker, ms=4, label="held out")
     left.set_yscale("log")
-    left.yaxis.set_major_formatter(LogFormatter())
+    left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    left.yaxis.set_major_formatter("{x:g}")
+    left.yaxis.set_minor_formatter(NullFormatter())
     left.legend(frameon=False)
     right.plot(epochs, [row.held_out_accuracy for row in rows], color=_ORANGE, marker=marker, ms=4)
     right.plot([best.epoch], [best.accuracy], "o", color=_RED, ms=7)
@@ -58,17 +60,22 @@ def _heading(labels: NDArray[np.int64], predictions: NDArray[Any]) -> str:
     right = f"Held-out digits: {len(labels) - wrong} of {len(labels)} right"
     if not wrong:
         return right
-    which = f"the first {drawn} of {wrong} mistakes" if wrong > drawn else f"all {wrong} mistakes"
+    which = f"{drawn} of {wrong} mistakes" if wrong > drawn else f"all {wrong} mistakes"
     return f"{right}; framed: {which} (prediction → truth)"
 
 
 def choose(labels: NDArray[np.int64], predictions: NDArray[Any]) -> NDArray[np.intp]:
     """Return which images to show: mistakes for up to half of the places, then right ones from all over the set."""
     places = min(_COLUMNS * _ROWS, len(labels))
-    wrong, right = np.flatnonzero(predictions != labels)[: places // 2], np.flatnonzero(predictions == labels)
-    count = min(places - len(wrong), len(right))
-    spread = np.linspace(0, len(right) - 1, count).astype(np.intp) if count else np.empty(0, np.intp)
-    return np.concatenate([wrong, right[spread]])
+    wrong = _spread(np.flatnonzero(predictions != labels), places // 2)
+    right = _spread(np.flatnonzero(predictions == labels), places - len(wrong))
+    return np.concatenate([wrong, right])
+
+
+def _spread(indices: NDArray[np.intp], count: int) -> NDArray[np.intp]:
+    if len(indices) <= count:
+        return indices
+    return indices[np.linspace(0, len(indices) - 1, count).astype(np.intp)]
 
 
 def mosaic(images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -113,4 +120,4 @@ def _tidy(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(colors=_INK)
+    axes.tick_params(which="both", colors=_INK)
