@@ -1,0 +1,1 @@
+"""The tape machine: tables of records behind one address, memory, emit and the reverse sweep, all compiled."""
