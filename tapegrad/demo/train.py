@@ -67,14 +67,14 @@ def one_cycle(step: int, steps: int, peak: float) -> float:
     Both parts are half a cosine, as in `torch.optim.lr_scheduler.OneCycleLR` (Smith and Topin 2018, arXiv:1708.07120).
 
     Examples:
-        >>> [round(one_cycle(step, 11, 1.0), 3) for step in (0, 3, 10)]
+        >>> [round(one_cycle(step, 20, 1.0), 3) for step in (0, 5, 19)]
         [0.04, 1.0, 0.0]
     """
     start, end = peak / 25, peak / 25e4
-    turn = 0.3 * (steps - 1)
+    turn = max(0.3 * steps - 1, 0)
     if step < turn:
         return _cosine(start, peak, step / turn)
-    return _cosine(peak, end, (step - turn) / max(steps - 1 - turn, 1.0))
+    return _cosine(peak, end, (step - turn) / max(steps - 1 - turn, 1))
 
 
 def _cosine(first: float, last: float, share: float) -> float:
