@@ -36,13 +36,15 @@ from tapegrad.kernels.lapack_call import (
     pointers,
     section,
     transpose,
+    write_identity,
 )
+from tapegrad.kernels.lapack_small import SMALL, eliminate, substitute_back
 from tapegrad.kernels.vector_primitives import helper
 from tapegrad.native.pointers import int64_at, pointer_to
 
 ROUTINES = {
     "lu": ("getrf",),
-    "solve": ("getrf", "getrs"),
+    "solve": ("gesv",),
     "inverse": ("getrf", "getri"),
     "det": ("getrf",),
     "slogdet": ("getrf",),
@@ -130,16 +132,19 @@ def make_solve(dtype: Any) -> Callable[[int], int]:
         x = factors + section(n * n, item)
         pivots = x + section(n * k, item)
         for index in range(a[BATCH]):
-            transpose(real_at(a[A] + index * n * n * item), real_at(factors), n, n)
-            transpose(real_at(a[B] + index * n * k * item), real_at(x), n, k)
-            out = real_at(a[OUT0] + index * n * k * item)
-            if _factor(a[ROUTINE0], factors, n, n, pivots) != 0:
+            source, right = real_at(a[A] + index * n * n * item), real_at(a[B] + index * n * k * item)
+            out, order, ld = real_at(a[OUT0] + index * n * k * item), np.int32(n), leading(n)
+            if n <= SMALL:
+                copy(right, out, n * k)
+                info = _solve_small(source, real_at(factors), n, out, k)
+            else:
+                transpose(source, real_at(factors), n, n)
+                transpose(right, real_at(x), n, k)
+                info = call_routine(a[ROUTINE0], (order, np.int32(k), factors, ld, pivots, x, ld))
+                transpose(real_at(x), out, k, n)
+            if info != 0:
                 fill(out, n * k, nan)
                 status = status if status != 0 else 1 + index
-                continue
-            order, columns, ld = np.int32(n), np.int32(k), leading(n)
-            call_routine(a[ROUTINE1], (np.uint8(ord("N")), order, columns, factors, ld, pivots, x, ld))
-            transpose(real_at(x), out, k, n)
         return status
 
     return kernel
@@ -157,17 +162,48 @@ def make_inverse(dtype: Any) -> Callable[[int], int]:
         work = pivots + section(n, 4)
         size = items_left(a[WORK], a[WORK_BYTES], work, item)
         for index in range(a[BATCH]):
-            transpose(real_at(a[A] + index * n * n * item), real_at(factors), n, n)
-            out = real_at(a[OUT0] + index * n * n * item)
-            if _factor(a[ROUTINE0], factors, n, n, pivots) != 0:
+            source, out = real_at(a[A] + index * n * n * item), real_at(a[OUT0] + index * n * n * item)
+            if n <= SMALL:
+                write_identity(out, n)
+                info = _solve_small(source, real_at(factors), n, out, n)
+            else:
+                transpose(source, real_at(factors), n, n)
+                info = _factor(a[ROUTINE0], factors, n, n, pivots)
+                if info == 0:
+                    call_routine(a[ROUTINE1], (np.int32(n), factors, leading(n), pivots, work, size))
+                transpose(real_at(factors), out, n, n)
+            if info != 0:
                 fill(out, n * n, nan)
                 status = status if status != 0 else 1 + index
-                continue
-            call_routine(a[ROUTINE1], (np.int32(n), factors, leading(n), pivots, work, size))
-            transpose(real_at(factors), out, n, n)
         return status
 
     return kernel
+
+
+@helper
+def _solve_small(source, factors, n, x, k):  # type: ignore[no-untyped-def]
+    """Solve A Y = X[n, k] in the place of X; return 0, or 1 if A is singular."""
+    copy(source, factors, n * n)
+    if eliminate(factors, n, x, k) < 0:
+        return 1
+    substitute_back(factors, n, x, k)
+    return 0
+
+
+@helper
+def _triangle(a, source, factors, pivots_address):  # type: ignore[no-untyped-def]
+    """Bring a matrix to a triangle with the same determinant but for the sign; return whether that is turned."""
+    n, pivots = a[N], _int32_at(pivots_address)
+    if n <= SMALL:
+        copy(source, factors, n * n)
+        swaps = eliminate(factors, n, factors, 0)
+        return (swaps if swaps >= 0 else -1 - swaps) % 2 == 1
+    transpose(source, factors, n, n)
+    _factor(a[ROUTINE0], a[WORK], n, n, pivots_address)
+    swaps = 0
+    for i in range(n):
+        swaps += pivots[i] != i + 1
+    return swaps % 2 == 1
 
 
 def make_det(dtype: Any) -> Callable[[int], int]:
@@ -178,14 +214,12 @@ def make_det(dtype: Any) -> Callable[[int], int]:
     def kernel(args):  # type: ignore[no-untyped-def]
         a = int64_at(args)
         n, factors, out = a[N], real_at(a[WORK]), real_at(a[OUT0])
-        pivots_address = a[WORK] + section(n * n, item)
-        pivots = _int32_at(pivots_address)
+        pivots = a[WORK] + section(n * n, item)
         for index in range(a[BATCH]):
-            transpose(real_at(a[A] + index * n * n * item), factors, n, n)
-            _factor(a[ROUTINE0], a[WORK], n, n, pivots_address)
-            det = one
+            negative = _triangle(a, real_at(a[A] + index * n * n * item), factors, pivots)
+            det = -one if negative else one
             for i in range(n):
-                det *= factors[i * n + i] if pivots[i] == i + 1 else -factors[i * n + i]
+                det *= factors[i * n + i]
             out[index] = det
         return 0
 
@@ -201,16 +235,13 @@ def make_slogdet(dtype: Any) -> Callable[[int], int]:
     def kernel(args):  # type: ignore[no-untyped-def]
         a = int64_at(args)
         n, factors, sign_out, log_out = a[N], real_at(a[WORK]), real_at(a[OUT0]), real_at(a[OUT1])
-        pivots_address = a[WORK] + section(n * n, item)
-        pivots = _int32_at(pivots_address)
+        pivots = a[WORK] + section(n * n, item)
         for index in range(a[BATCH]):
-            transpose(real_at(a[A] + index * n * n * item), factors, n, n)
-            _factor(a[ROUTINE0], a[WORK], n, n, pivots_address)
-            sign, total = one, real(0)
+            negative = _triangle(a, real_at(a[A] + index * n * n * item), factors, pivots)
+            sign, total = -one if negative else one, real(0)
             for i in range(n):
-                d = factors[i * n + i] if pivots[i] == i + 1 else -factors[i * n + i]
-                sign *= np.sign(d)
-                total += np.log(abs(d))
+                sign *= np.sign(factors[i * n + i])
+                total += np.log(abs(factors[i * n + i]))
             sign_out[index], log_out[index] = sign, total
         return 0
 
