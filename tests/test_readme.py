@@ -1,0 +1,56 @@
+"""The README and the guide say nothing that does not run."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tapegrad.cli import _parser
+
+ROOT = Path(__file__).parent.parent
+PAGES = ["README.md", "CONTRIBUTING.md", "docs/index.md", "docs/quickstart.md", "docs/differences.md"]
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
+
+
+def test_the_readme_s_lines_train_a_model(capsys):
+    (program,) = blocks("README.md", "python")
+    assert len(program.splitlines()) == 15
+    names = {}
+    exec(program, names)
+    losses = [float(line.split()[1]) for line in capsys.readouterr().out.splitlines()]
+    assert len(losses) == 5
+    assert losses[-1] < losses[0] / 50
+
+
+def test_the_quickstart_s_cells_run_in_order():
+    names = {}
+    cells = blocks("docs/quickstart.md", r"\{code-cell\} python")
+    assert len(cells) > 3
+    for cell in cells:
+        exec(cell, names)
+    assert names["loss"].item() < 0.01
+
+
+def test_commands_name_extras_and_subcommands_that_exist():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    commands = "\n".join(block for page in PAGES for block in blocks(page, "bash"))
+    named = re.findall(r'pip install (?:-e )?"\.\[([a-z,]+)\]"', commands)
+    assert len(named) >= 3
+    assert {extra for group in named for extra in group.split(",")} <= set(extras)
+    for command in set(re.findall(r"tapegrad ([a-z]+)", commands)):
+        _parser().parse_args([command])
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_between_pages_lead_somewhere(page):
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / page).read_text())
+    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
+
+
+def test_the_table_of_commands_is_complete():
+    listed = set(re.findall(r"^\| `tapegrad ([a-z]+)`", (ROOT / "README.md").read_text(), re.MULTILINE))
+    assert listed == {"demo", "info", "warmup", "cache"}
