@@ -24,7 +24,7 @@ import ctypes
 import sys
 
 from tapegrad.helper import scaled
-from tapegrad.native.cache import cache_counts, compile_function, machine_stamp
+from tapegrad.native.cache import cache_counts, compile_function
 
 def plus(k):
     def function(x):
@@ -33,7 +33,7 @@ def plus(k):
 
 call = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
 answers = [call(compile_function(plus(k), f"plus{k}", "int64(int64)"))(5) for k in range(int(sys.argv[1]))]
-print(*answers, *cache_counts().values(), machine_stamp())
+print(*answers, *cache_counts().values())
 """
 
 
@@ -57,14 +57,13 @@ class Package:
 
 
 class Run:
-    """What one process answered, how many functions it compiled and loaded, and its stamp."""
+    """What one process answered, and how many functions it compiled and loaded."""
 
     def __init__(self, process: subprocess.Popen[str], functions: int) -> None:
         output, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
-        *numbers, self.stamp = output.split()
-        self.answers = [int(number) for number in numbers[:functions]]
-        self.compiled, self.loaded = (int(number) for number in numbers[functions:])
+        *self.answers, self.compiled, self.loaded = (int(number) for number in output.split())
+        assert len(self.answers) == functions
 
 
 @pytest.fixture
@@ -79,13 +78,73 @@ def test_a_second_process_loads_what_the_first_compiled(package):
     assert (second.compiled, second.loaded) == (0, 2)
 
 
-def test_an_edit_in_another_file_gives_the_new_answer(package):
+# How code in one file comes to depend on another: each way is the texts of files, the last of which is edited.
+JIT = "from tapegrad.native.cache import jit\n"
+SCALED = "@jit\ndef scaled(x):\n    return "
+DEPENDENCES = {
+    "a function": {"helper.py": HELPER},
+    "a function that calls one of a third file": {
+        "helper.py": f"{JIT}from tapegrad.deeper import times\n{SCALED}times(x)\n",
+        "deeper.py": f"{JIT}@jit\ndef times(x):\n    return 3 * x\n",
+    },
+    "a function of a module": {
+        "helper.py": f"{JIT}from tapegrad import deeper\n{SCALED}deeper.times(x)\n",
+        "deeper.py": f"{JIT}from tapegrad.deepest import times\n",
+        "deepest.py": f"{JIT}@jit\ndef times(x):\n    return 3 * x\n",
+    },
+    "a constant": {
+        "helper.py": f"{JIT}from tapegrad.deeper import FACTOR\n{SCALED}FACTOR * x\n",
+        "deeper.py": "FACTOR = 3\nUNUSED = '3 * x'\n",
+    },
+    "a record's layout": {
+        "helper.py": f"{JIT}from tapegrad.deeper import table\n{SCALED}table() * x // 8\n",
+        "deeper.py": """
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+from tapegrad.deepest import ROW
+
+def size_of(dtype):
+    @intrinsic
+    def size(typing_context):
+        def build(context, builder, signature, args):
+            return ir.Constant(ir.IntType(64), dtype.itemsize)
+        return types.int64(), build
+    return size
+
+table = size_of(ROW)
+""",
+        "deepest.py": "import numpy as np\nROW = np.dtype([(f'word{k}', 'i8') for k in range(3)])\n",
+    },
+}
+EDITS = (("3 * x", "7 * x"), ("FACTOR = 3", "FACTOR = 7"), ("range(3)", "range(7)"))
+
+
+@pytest.mark.parametrize("files", DEPENDENCES.values(), ids=DEPENDENCES.keys())
+def test_an_edit_in_another_file_gives_the_new_answer(package, files):
+    for name, text in files.items():
+        (package.root / name).write_text(text)
     before = package.run()
-    (package.root / "helper.py").write_text(HELPER.replace("3 * x", "7 * x"))
+    last = package.root / list(files)[-1]
+    for old, new in EDITS:
+        last.write_text(last.read_text().replace(old, new))
     after = package.run()
     assert (before.answers, after.answers) == ([15], [35])
     assert after.compiled == 1
-    assert after.stamp != before.stamp
+
+
+def test_an_edit_in_the_compile_layer_compiles_anew(package):
+    package.run()
+    with (package.root / "native" / "cache.py").open("a") as file:
+        file.write("# another option\n")
+    assert package.run().compiled == 1
+
+
+def test_an_edit_in_an_unrelated_file_does_not(package):
+    package.run()
+    (package.root / "unrelated.py").write_text("import tapegrad.helper\n")
+    assert package.run().compiled == 0
 
 
 def test_undoing_an_edit_finds_the_first_code_again(package):
