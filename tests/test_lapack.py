@@ -2,12 +2,14 @@
 
 import ctypes
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from tapegrad.kernels import lapack, lapack_spectral
-from tapegrad.kernels.lapack_call import WORDS, routine_address
+from tapegrad.kernels.lapack_call import INFO, NOT_FINITE, WORDS, routine_address
 from tapegrad.native.cache import compile_function
 
 ROUTINES = lapack.ROUTINES | lapack_spectral.ROUTINES
@@ -15,6 +17,7 @@ DTYPES = ["float32", "float64"]
 SIZES = [(0, 0), (0, 3), (3, 0), (1, 1), (2, 2), (3, 5), (5, 3), (4, 4), (17, 33), (40, 40), (70, 20)]
 BATCHES = [0, 1, 3]
 GUARD = 64
+INFOS = []  # the word INFO after each run
 
 
 def tolerance(dtype):
@@ -47,9 +50,10 @@ def run(name, dtype, a, b=None, k=0, flags=0, outputs=(), work=0, rcond=0.0):
     places = [0 if r is None else r.address for r in results] + [0] * (3 - len(results))
     routines = [routine_address(r, np.dtype(dtype)) for r in ROUTINES[name]] + [0]
     args = [*a.shape, k, flags, workspace.address, work, a.ctypes.data, b.ctypes.data, *places, *routines[:2]]
-    args = np.array([*args, int(np.float64(rcond).view(np.int64))], np.int64)
+    args = np.array([*args, int(np.float64(rcond).view(np.int64)), 0], np.int64)
     assert args.size == WORDS
     status = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(address)(args.ctypes.data)
+    INFOS.append(int(args[INFO]))
     workspace.take()
     assert np.array_equal(a, kept, equal_nan=True)
     return status, [None if r is None else r.take(*o) for r, o in zip(results, outputs, strict=True)]
@@ -97,7 +101,7 @@ def test_lu_of_a_singular_matrix_is_written_and_told():
     a = np.stack([np.eye(2), [[1, 2], [2, 4]], np.zeros((2, 2))])
     outputs = [((3, 2, 2), "float64"), ((3, 2), "int32"), None]
     status, (lu, _, _) = run("lu", "float64", a, outputs=outputs, work=lapack.lu_workspace(2, 2, 8))
-    assert status == 2 and np.array_equal(lu[1], [[2, 4], [0.5, 0]])
+    assert (status, INFOS[-1]) == (2, 2) and np.array_equal(lu[1], [[2, 4], [0.5, 0]])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -132,17 +136,22 @@ def test_inverse_and_determinants(n, batch, dtype):
         np.testing.assert_allclose(det, np.linalg.det(a), **tolerance(dtype))
 
 
-def test_singular_matrices():
-    a = np.stack([np.eye(3), np.ones((3, 3)), np.eye(3)])
-    status, (x,) = run("inverse", "float64", a, outputs=[((3, 3, 3), "float64")], work=lapack.inverse_workspace(3, 8))
-    assert status == 2 and np.isnan(x[1]).all() and np.array_equal(x[2], np.eye(3))
-    b, work = random(3, 3, 2), lapack.solve_workspace(3, 2, 8)
-    status, (x,) = run("solve", "float64", a, b, 2, outputs=[((3, 3, 2), "float64")], work=work)
-    assert status == 2 and np.isnan(x[1]).all() and np.array_equal(x[2], b[2])
-    work = lapack.lu_workspace(3, 3, 8)
-    assert run("det", "float64", a, outputs=[((3,), "float64")], work=work)[1][0].tolist() == [1, 0, 1]
-    _, (sign, log) = run("slogdet", "float64", a, outputs=[((3,), "float64")] * 2, work=work)
-    assert sign.tolist() == [1, 0, 1] and log.tolist() == [0, -np.inf, 0]
+@pytest.mark.parametrize("n", [3, 12])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_singular_matrices(n, dtype):
+    a, size, matrix, numbers = np.stack([np.eye(n)] * 4), item(dtype), ((4, n, n), dtype), ((4,), dtype)
+    a[1, :, 1] = 0
+    a[3, :, 0] = 0
+    status, (x,) = run("inverse", dtype, a, outputs=[matrix], work=lapack.inverse_workspace(n, size))
+    assert (status, INFOS[-1]) == (2, 2) and np.isnan(x[[1, 3]]).all() and np.array_equal(x[2], np.eye(n))
+    b, work = random(4, n, 2).astype(dtype), lapack.solve_workspace(n, 2, size)
+    status, (x,) = run("solve", dtype, a, b, 2, outputs=[((4, n, 2), dtype)], work=work)
+    assert (status, INFOS[-1]) == (2, 2) and np.isnan(x[[1, 3]]).all() and np.array_equal(x[2], b[2])
+    work = lapack.lu_workspace(n, n, size)
+    status, (det,) = run("det", dtype, a, outputs=[numbers], work=work)
+    assert status == 0 and det.tolist() == [1, 0, 1, 0]
+    status, (sign, log) = run("slogdet", dtype, a, outputs=[numbers, numbers], work=work)
+    assert status == 0 and sign.tolist() == [1, 0, 1, 0] and log.tolist() == [0, -np.inf, 0, -np.inf]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -158,12 +167,15 @@ def test_cholesky(n, upper, batch, dtype):
     np.testing.assert_allclose(x, expected.swapaxes(1, 2) if upper else expected, **tolerance(dtype))
 
 
-@pytest.mark.parametrize("bad", [-np.eye(9), np.zeros((9, 9)), np.full((9, 9), np.nan), np.diag([1.0] * 8 + [np.nan])])
+@pytest.mark.parametrize(
+    ("bad", "order"),
+    [(-np.eye(9), 1), (np.full((9, 9), np.nan), 1), (np.diag([1.0] * 8 + [0]), 9), (np.diag([1.0] * 8 + [np.nan]), 9)],
+)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_cholesky_refuses(bad, dtype):
+def test_cholesky_refuses(bad, order, dtype):
     a = np.stack([np.eye(9), np.eye(9), bad])
     status, (x,) = run("cholesky", dtype, a, outputs=[((3, 9, 9), dtype)])
-    assert status == 3 and np.array_equal(x[1], np.eye(9)) and np.isnan(x[2]).all()
+    assert (status, INFOS[-1]) == (3, order) and np.array_equal(x[1], np.eye(9)) and np.isnan(x[2]).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -274,6 +286,7 @@ def test_not_finite_is_told_or_flows_through(n, bad, dtype):
             if result is not None and result.dtype == dtype:
                 assert np.isnan(result[1]).all() and np.isfinite(result[[0, 2]]).all()
         assert status == 2
+    assert INFOS[-4:] == [NOT_FINITE] * 4
     _, (q, r) = run("qr", dtype, a, outputs=[matrix, matrix], work=lapack.qr_workspace(n, n, 0, size))
     assert not np.isfinite(r[1]).all() and np.isfinite(q[[0, 2]]).all()
     _, (det,) = run("det", dtype, a, outputs=[((3,), dtype)], work=lapack.lu_workspace(n, n, size))
@@ -325,3 +338,13 @@ def test_workspaces_hold_the_optimum(m, n, dtype):
         shape = (m, n, max(1, k), other, m, other, high)
         assert rest - 256 >= (optimum("gelsd", dtype, *shape, other, other, other, work, query, other) - 64) * size
         assert rest - 256 >= (optimum("gelsy", dtype, *shape, other, other, other, work, query) - 64) * size
+
+
+def test_scipy_is_loaded_when_a_routine_is_first_asked_for():
+    code = (
+        "import sys, tapegrad.kernels.lapack, tapegrad.kernels.lapack_spectral as s; "
+        "from tapegrad.kernels.lapack_call import routine_address; before = 'scipy.linalg' in sys.modules; "
+        "address = routine_address('getrf', 'float32'); assert address == routine_address('getrf', 'float32'); "
+        "assert not before and 'scipy.linalg' in sys.modules and address != routine_address('getrf', 'float64')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -3,6 +3,10 @@
 `lapack_call` has the words and the status of these kernels. Below, ``item`` is the size of the dtype in bytes; each
 kernel wants the workspace that the function of its name gives, or none where there is none, and the addresses of the
 routines that `ROUTINES` names, in the words ROUTINE0 and ROUTINE1.
+
+Measured on one Zen 4 core, in us a matrix of a batch and, behind the slash, for numpy.linalg (float32):
+4x4: solve 0.08/0.18, inverse 0.10/0.36, det 0.04/0.14, Cholesky 0.09/0.21, QR 0.61/0.89, SVD 2.7/3.3, eigh 1.4/1.8;
+32x32: solve 4.6/5.9, inverse 9.3/18, det 3.8/5.4, Cholesky 2.1/2.8, QR 17/18, SVD 95/118, eigh 61/70.
 """
 
 from collections.abc import Callable
@@ -29,6 +33,7 @@ from tapegrad.kernels.lapack_call import (
     call_routine,
     copy,
     copy_triangle,
+    failed,
     fill,
     items_left,
     leading,
@@ -40,6 +45,7 @@ from tapegrad.kernels.lapack_call import (
 )
 from tapegrad.kernels.lapack_small import SMALL, eliminate, substitute_back
 from tapegrad.kernels.vector_primitives import helper
+from tapegrad.native.cache import jit
 from tapegrad.native.pointers import int64_at, pointer_to
 
 ROUTINES = {
@@ -91,7 +97,7 @@ def qr_workspace(m, n, complete, item):  # type: ignore[no-untyped-def]
 def make_lu(dtype: Any) -> Callable[[int], int]:
     """Make A[m, n] -> OUT0 L and U packed [m, n], OUT1 pivots int32 [min(m, n)] from 1, OUT2 rows int64 [m] (or 0).
 
-    Row i of L U is row ``rows[i]`` of A. The status tells of an exact zero on U's diagonal.
+    Row i of L U is row ``rows[i]`` of A. It fails at an exact zero on U's diagonal, but writes the factors.
     """
     real_at, item = pointers(dtype)
 
@@ -102,8 +108,9 @@ def make_lu(dtype: Any) -> Callable[[int], int]:
         for index in range(a[BATCH]):
             transpose(real_at(a[A] + index * m * n * item), real_at(work), m, n)
             pivots = a[OUT1] + index * k * 4
-            if _factor(a[ROUTINE0], work, m, n, pivots) != 0 and status == 0:
-                status = 1 + index
+            info = _factor(a[ROUTINE0], work, m, n, pivots)
+            if info != 0:
+                status = failed(a, status, index, info)
             transpose(real_at(work), real_at(a[OUT0] + index * m * n * item), n, m)
             if a[OUT2] != 0:
                 _write_rows(int64_at(a[OUT2] + index * m * 8), _int32_at(pivots), m, k)
@@ -112,7 +119,7 @@ def make_lu(dtype: Any) -> Callable[[int], int]:
     return kernel
 
 
-@helper
+@jit
 def _write_rows(rows, pivots, m, k):  # type: ignore[no-untyped-def]
     for i in range(m):
         rows[i] = i
@@ -144,7 +151,7 @@ def make_solve(dtype: Any) -> Callable[[int], int]:
                 transpose(real_at(x), out, k, n)
             if info != 0:
                 fill(out, n * k, nan)
-                status = status if status != 0 else 1 + index
+                status = failed(a, status, index, info)
         return status
 
     return kernel
@@ -174,30 +181,30 @@ def make_inverse(dtype: Any) -> Callable[[int], int]:
                 transpose(real_at(factors), out, n, n)
             if info != 0:
                 fill(out, n * n, nan)
-                status = status if status != 0 else 1 + index
+                status = failed(a, status, index, info)
         return status
 
     return kernel
 
 
-@helper
+@jit
 def _solve_small(source, factors, n, x, k):  # type: ignore[no-untyped-def]
-    """Solve A Y = X[n, k] in the place of X; return 0, or 1 if A is singular."""
+    """Solve A Y = X[n, k] in the place of X; return 0, or 1 + the index of the first pivot that is 0."""
     copy(source, factors, n * n)
-    if eliminate(factors, n, x, k) < 0:
-        return 1
-    substitute_back(factors, n, x, k)
-    return 0
+    _, info = eliminate(factors, n, x, k)
+    if info == 0:
+        substitute_back(factors, n, x, k)
+    return info
 
 
-@helper
+@jit
 def _triangle(a, source, factors, pivots_address):  # type: ignore[no-untyped-def]
     """Bring a matrix to a triangle with the same determinant but for the sign; return whether that is turned."""
     n, pivots = a[N], _int32_at(pivots_address)
     if n <= SMALL:
         copy(source, factors, n * n)
-        swaps = eliminate(factors, n, factors, 0)
-        return (swaps if swaps >= 0 else -1 - swaps) % 2 == 1
+        swaps, _ = eliminate(factors, n, factors, 0)
+        return swaps % 2 == 1
     transpose(source, factors, n, n)
     _factor(a[ROUTINE0], a[WORK], n, n, pivots_address)
     swaps = 0
@@ -263,14 +270,14 @@ def make_cholesky(dtype: Any) -> Callable[[int], int]:
         n, upper, status = a[N], a[FLAGS] & UPPER != 0, 0
         for index in range(a[BATCH]):
             source, address = real_at(a[A] + index * n * n * item), a[OUT0] + index * n * n * item
-            out, good = real_at(address), True
+            out = real_at(address)
             copy_triangle(source, out, n, upper, zero)
             info = call_routine(a[ROUTINE0], (letter(upper, ord("L"), ord("U")), np.int32(n), address, leading(n)))
-            for i in range(n):
-                good &= out[i * n + i] > 0  # OpenBLAS takes the root of a nan for a pivot
-            if info != 0 or not good:
+            for i in range(n):  # OpenBLAS takes a nan for a pivot
+                info = 1 + i if info == 0 and not out[i * n + i] > 0 else info
+            if info != 0:
                 fill(out, n * n, nan)
-                status = status if status != 0 else 1 + index
+                status = failed(a, status, index, info)
         return status
 
     return kernel

@@ -3,7 +3,8 @@
 A kernel is ``kernel(args) -> status`` over the int64 words named below; a word that a kernel does not use may hold
 anything. Inputs and outputs are batches of contiguous row-major matrices, while LAPACK's are column-major: a kernel
 transposes in its workspace where no identity saves it. The status is 0, or 1 + the index of the first matrix of the
-batch on which LAPACK failed; the results of such a matrix are written all the same, as nan where LAPACK left nothing.
+batch that failed; then the word INFO has LAPACK's word on it (for getrf and potrf: 1 + the index of the pivot), or
+NOT_FINITE. What failed has nan for results.
 """
 
 from collections.abc import Callable
@@ -17,10 +18,12 @@ from numba.core.cgutils import alloca_once_value, unpack_tuple
 from numba.extending import get_cython_function_address, intrinsic, register_jitable
 
 from tapegrad.kernels.vector_primitives import helper
+from tapegrad.native.cache import jit
 from tapegrad.native.pointers import pointer_to
 
-BATCH, M, N, K, FLAGS, WORK, WORK_BYTES, A, B, OUT0, OUT1, OUT2, ROUTINE0, ROUTINE1, RCOND = range(15)
-WORDS = 15
+BATCH, M, N, K, FLAGS, WORK, WORK_BYTES, A, B, OUT0, OUT1, OUT2, ROUTINE0, ROUTINE1, RCOND, INFO = range(16)
+WORDS = 16
+NOT_FINITE = -1  # an INFO
 
 _LARGEST_INT = 2**31 - 1
 _INT, _POINTER = ir.IntType(32), ir.IntType(8).as_pointer()
@@ -60,6 +63,15 @@ def call_routine(typing_context, address, arguments):  # type: ignore[no-untyped
     return types.int64(types.int64, arguments), build
 
 
+@helper
+def failed(a, status, index, info):  # type: ignore[no-untyped-def]
+    """Return the status after matrix ``index`` of the batch has failed, and note why if it is the first one."""
+    if status != 0:
+        return status
+    a[INFO] = info
+    return 1 + index
+
+
 @register_jitable  # type: ignore[untyped-decorator]
 def section(count, item):  # type: ignore[no-untyped-def]
     """Return the bytes of a workspace's section of ``count`` items, rounded up to a cache line."""
@@ -84,24 +96,17 @@ def leading(rows):  # type: ignore[no-untyped-def]
     return np.int32(max(1, rows))
 
 
-def _tile(first: int, size: int) -> int:
-    return min(first + 16, size)
-
-
-_tile_end = helper(_tile)
-
-
-@helper
+@jit
 def transpose(source, target, rows, columns):  # type: ignore[no-untyped-def]
     """Write the transpose of row-major ``source`` [rows, columns], in tiles that stay in the first cache."""
     for i0 in range(0, rows, 16):
         for j0 in range(0, columns, 16):
-            for j in range(j0, _tile_end(j0, columns)):
-                for i in range(i0, _tile_end(i0, rows)):
+            for j in range(j0, j0 + 16 if j0 + 16 < columns else columns):
+                for i in range(i0, i0 + 16 if i0 + 16 < rows else rows):
                     target[j * rows + i] = source[i * columns + j]
 
 
-@helper
+@jit
 def transpose_square(x, n):  # type: ignore[no-untyped-def]
     """Transpose an [n, n] matrix in its place."""
     for i in range(n):
@@ -109,21 +114,21 @@ def transpose_square(x, n):  # type: ignore[no-untyped-def]
             x[i * n + j], x[j * n + i] = x[j * n + i], x[i * n + j]
 
 
-@helper
+@jit
 def copy(source, target, count):  # type: ignore[no-untyped-def]
     """Copy ``count`` elements."""
     for i in range(count):
         target[i] = source[i]
 
 
-@helper
+@jit
 def fill(target, count, value):  # type: ignore[no-untyped-def]
     """Write ``value`` to ``count`` elements."""
     for i in range(count):
         target[i] = value
 
 
-@helper
+@jit
 def copy_triangle(source, target, n, upper, zero):  # type: ignore[no-untyped-def]
     """Copy one triangle of an [n, n] matrix and write zeros to the other one."""
     for i in range(n):
@@ -131,7 +136,7 @@ def copy_triangle(source, target, n, upper, zero):  # type: ignore[no-untyped-de
             target[i * n + j] = source[i * n + j] if (j >= i if upper else j <= i) else zero
 
 
-@helper
+@jit
 def write_identity(target, n):  # type: ignore[no-untyped-def]
     """Write the [n, n] identity."""
     for i in range(n):
@@ -139,7 +144,7 @@ def write_identity(target, n):  # type: ignore[no-untyped-def]
             target[i * n + j] = i == j
 
 
-@helper
+@jit
 def all_finite(x, count):  # type: ignore[no-untyped-def]
     """Return whether no element is nan or infinite: x - x is 0 for the others, and a sum of zeros vectorises."""
     total = x[0] - x[0] if count else x[0]

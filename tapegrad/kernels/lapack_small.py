@@ -1,17 +1,17 @@
 """Gaussian elimination of small row-major matrices, whose time a call of LAPACK would more than double."""
 
-from tapegrad.kernels.vector_primitives import helper
+from tapegrad.native.cache import jit
 
 SMALL = 8  # the largest order at which this is faster than getrf
 
 
-@helper
+@jit
 def eliminate(a, n, x, k):  # type: ignore[no-untyped-def]
     """Bring A[n, n] to its upper triangle by row operations with partial pivoting, and X[n, k] along.
 
-    Return how many rows were swapped, or -1 - that number if a pivot was exactly 0 (its column is left as it is).
+    Return how many rows were swapped, and 1 + the index of the first pivot that was exactly 0, or 0 if none was.
     """
-    swaps, singular = 0, False
+    swaps, info = 0, 0
     for j in range(n):
         p = j
         for i in range(j + 1, n):
@@ -25,7 +25,7 @@ def eliminate(a, n, x, k):  # type: ignore[no-untyped-def]
                 x[j * k + c], x[p * k + c] = x[p * k + c], x[j * k + c]
         pivot = a[j * n + j]
         if pivot == 0:
-            singular = True
+            info = info if info != 0 else 1 + j
             continue
         for i in range(j + 1, n):
             factor = a[i * n + j] / pivot
@@ -33,10 +33,10 @@ def eliminate(a, n, x, k):  # type: ignore[no-untyped-def]
                 a[i * n + c] -= factor * a[j * n + c]
             for c in range(k):
                 x[i * k + c] -= factor * x[j * k + c]
-    return -1 - swaps if singular else swaps
+    return swaps, info
 
 
-@helper
+@jit
 def substitute_back(a, n, x, k):  # type: ignore[no-untyped-def]
     """Solve U Y = X[n, k] in the place of X, U being the upper triangle of A[n, n]."""
     for i in range(n - 1, -1, -1):

@@ -1,8 +1,8 @@
 """Batches of singular values, symmetric eigenvalues and least squares by LAPACK, for float32 and float64.
 
-`lapack_call` has the words and the status of these kernels; workspaces and `ROUTINES` are as in `lapack`. LAPACK's
-iterations on nan or inf may fail, stop without an error or never end, depending on its version, so that such matrices
-are found beforehand: their results are nan and they count as failed.
+`lapack_call` has the words and the status of these kernels; workspaces and `ROUTINES` are as in `lapack`. Matrices
+with nan or inf are found beforehand, have nan for results and count as failed: on a 3x3 with an inf SciPy 1.17's gesdd
+and gelsd never return, on others they return info = 0 or print.
 """
 
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from numba.extending import register_jitable
 from tapegrad.kernels.lapack_call import (
     BATCH,
     FLAGS,
+    NOT_FINITE,
     OUT0,
     OUT1,
     OUT2,
@@ -30,6 +31,7 @@ from tapegrad.kernels.lapack_call import (
     call_routine,
     copy,
     copy_triangle,
+    failed,
     fill,
     items_left,
     leading,
@@ -114,7 +116,7 @@ def make_svd(dtype: Any) -> Callable[[int], int]:
                     write_identity(real_at(u), c)
                     write_identity(real_at(v), d)
                 continue
-            source, info = real_at(a[A] + index * m * n * item), 1
+            source, info = real_at(a[A] + index * m * n * item), NOT_FINITE
             if all_finite(source, m * n):
                 copy(source, real_at(a[WORK]), m * n)
                 sizes = (job, np.int32(n), np.int32(m), a[WORK], np.int32(n), s)
@@ -125,7 +127,7 @@ def make_svd(dtype: Any) -> Callable[[int], int]:
                 if vectors:
                     fill(real_at(u), m * c, nan)
                     fill(real_at(v), d * n, nan)
-                status = status if status != 0 else 1 + index
+                status = failed(a, status, index, info)
         return status
 
     return kernel
@@ -149,7 +151,7 @@ def make_eigh(dtype: Any) -> Callable[[int], int]:
         job, triangle = letter(vectors, ord("V"), ord("N")), letter(a[FLAGS], ord("L"), ord("U"))
         for index in range(a[BATCH] if n > 0 else 0):
             source, values = real_at(a[A] + index * n * n * item), a[OUT0] + index * n * item
-            matrix, info = a[OUT1] + index * n * n * item if vectors else a[WORK], 1
+            matrix, info = a[OUT1] + index * n * n * item if vectors else a[WORK], NOT_FINITE
             copy_triangle(source, real_at(matrix), n, a[FLAGS] != 0, zero)
             if all_finite(real_at(matrix), n * n):
                 sizes = (job, triangle, np.int32(n), matrix, np.int32(n), values)
@@ -157,7 +159,7 @@ def make_eigh(dtype: Any) -> Callable[[int], int]:
             if info != 0:
                 fill(real_at(values), n, nan)
                 fill(real_at(matrix), n * n, nan)
-                status = status if status != 0 else 1 + index
+                status = failed(a, status, index, info)
             elif vectors:
                 transpose_square(real_at(matrix), n)
         return status
@@ -170,7 +172,6 @@ def make_lstsq_gelsd(dtype: Any) -> Callable[[int], int]:
 
     By the singular values of A, of which those below RCOND (float64 bits) times the largest count as 0.
     """
-    real_at, item = pointers(dtype)
     solve = _make_lstsq(dtype)
     real = np.dtype(dtype).type
 
@@ -189,7 +190,6 @@ def make_lstsq_gelsy(dtype: Any) -> Callable[[int], int]:
 
     By QR with pivoting, which takes for the rank that of the largest leading triangle of condition below 1 / RCOND.
     """
-    real_at, item = pointers(dtype)
     solve = _make_lstsq(dtype)
     real = np.dtype(dtype).type
 
@@ -224,7 +224,7 @@ def _make_lstsq(dtype: Any) -> Callable[[Callable[..., Any]], Callable[[int], in
             for index in range(a[BATCH]):
                 source, right = real_at(a[A] + index * m * n * item), real_at(a[B] + index * m * k * item)
                 out, values = real_at(a[OUT0] + index * n * k * item), real_at(a[OUT2] + index * low * item)
-                info, ranks = 1, int64_at(a[OUT1])
+                info, ranks = NOT_FINITE, int64_at(a[OUT1])
                 rank[0] = 0
                 if all_finite(source, m * n) and all_finite(right, m * k):
                     transpose(source, real_at(matrix), m, n)
@@ -239,7 +239,7 @@ def _make_lstsq(dtype: Any) -> Callable[[Callable[..., Any]], Callable[[int], in
                 if info != 0:
                     fill(out, n * k, nan)
                     fill(real_at(singular), low, nan)
-                    status = status if status != 0 else 1 + index
+                    status = failed(a, status, index, info)
                 else:
                     for i in range(n):
                         for j in range(k):
