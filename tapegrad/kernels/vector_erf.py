@@ -1,12 +1,27 @@
-"""Error functions as straight-line code: erf, erfc, gelu.
+"""Error functions and gelu as straight-line code.
 
-The tails come from one function, erfcx(t) = e**(t*t) erfc(t), smooth over the whole half-line: (1 + 2t) erfcx(t) is a
-polynomial in u = (t - a) / (t + a) (the variable of Shepherd and Laframboise, Math. Comp. 36, 1981); fits by Remez.
+erf is a polynomial up to 1 and 1 - 2**polynomial beyond. The tails that must keep their relative accuracy come from
+erfcx(t) = e**(t*t) erfc(t), smooth over the whole half-line: (t + a) erfcx(t) is a polynomial in u = (t - a) / (t + a)
+(the variable of Shepherd and Laframboise, Math. Comp. 36, 1981). All are minimax fits (Remez).
 """
 
-from tapegrad.kernels.vector_exp import ONE, exp
+import math
+
+from tapegrad.kernels.vector_exp import (
+    ONE,
+    TWO,
+    ZERO,
+    exp2_reduced,
+    expm1_reduced,
+    integer_of,
+    logistic_product,
+    power_of_two,
+    reduce_exp,
+    scale_shifted,
+)
 from tapegrad.kernels.vector_primitives import (
     absolute,
+    clamp,
     constant,
     copysign,
     elementary,
@@ -17,53 +32,17 @@ from tapegrad.kernels.vector_primitives import (
     select,
 )
 
-ZERO = constant(0.0)
 _HALF = constant(0.5)
-_TWO = constant(2.0)
-_CENTRE = constant(2.0, 3.75)
-_FAR = constant(12.0, 30.0)  # erfc is 0 from here on
-_SQRT_HALF = constant(0.7071067811865476)
+_MINUS_TWO = constant(-2.0)
+_ERF_ONE = constant(3.95, 5.95)  # erf rounds to 1 from here on
+_ERFC_ZERO = constant(12.0, 30.0)
+_GELU_ZERO = constant(16.0, 40.0)
+_SQRT_HALF = constant(math.sqrt(0.5))
+_GELU_SCALE = constant(1.5957691669464111, 1.5957691216057308)  # 2 sqrt(2 / pi)
+_GELU_SCALE_LOW = constant(-4.534068042105272e-08, -9.96930880911092e-17)
+_CUBIC = constant(0.044714998453855515, 0.044715)  # 0.044715
+_CUBIC_LOW = constant(1.5461444854736329e-09, 2.1960211427085595e-18)
 
-# (1 + 2t) erfcx(t) in u, t <= 10.2 and 28: relative errors 2**-26.1 and 2**-56.4
-_ERFCX = polynomial(
-    [
-        1.2769783735275269,
-        -0.0927639827132225,
-        -0.16603146493434906,
-        0.16405542194843292,
-        -0.054203882813453674,
-        -0.008060142397880554,
-        0.008630095049738884,
-        0.0013133080210536718,
-        -0.0012280005030333996,
-        -0.000399448093958199,
-    ],
-    [
-        1.2375126308378275,
-        -0.1402405985855467,
-        0.0035854154854627323,
-        0.08227673849011108,
-        -0.10880393014165701,
-        0.09230432116157808,
-        -0.05869339859144138,
-        0.02836227739944556,
-        -0.009746579541722925,
-        0.0017556260286435861,
-        0.0002937135972872764,
-        -0.00029015504091971906,
-        5.164915721759864e-05,
-        2.2387562598434803e-05,
-        -1.1443505081393614e-05,
-        -9.809155466388831e-07,
-        1.7487167557574232e-06,
-        -4.7044029641137946e-08,
-        -2.528785532228896e-07,
-        1.508164466482748e-08,
-        3.273087488075559e-08,
-        -5.601607120036639e-10,
-        -2.289151883516566e-09,
-    ],
-)
 # erf(x) / x - 1 in x**2, |x| <= 1: relative errors of erf 2**-29.6 and 2**-62.7
 _ERF_SMALL = polynomial(
     [
@@ -91,53 +70,145 @@ _ERF_SMALL = polynomial(
         5.94527272586658e-11,
     ],
 )
+# log2(erfc(t)), 1 <= t <= 4 and 6: absolute errors of erfc 2**-29.9 and 2**-57.1
+_LOG2_ERFC = polynomial(
+    [
+        -0.0005103858420625329,
+        -1.6259747743606567,
+        -0.9207655787467957,
+        -0.14865101873874664,
+        0.03145819157361984,
+        -0.004240896087139845,
+        0.00026772028650157154,
+    ],
+    [
+        -7.404431222973954e-07,
+        -1.6278995622027543,
+        -0.9184832206094501,
+        -0.14816808574758566,
+        0.027393957434044512,
+        0.0005966019985190368,
+        -0.00276844741112289,
+        0.0011152602141542133,
+        -0.0001970025038378584,
+        -2.8168796077164803e-05,
+        3.250941023329574e-05,
+        -1.2376993155257388e-05,
+        3.0511156128832184e-06,
+        -5.331893623322566e-07,
+        6.627017385311932e-08,
+        -5.61233755174111e-09,
+        2.9148711428531147e-10,
+        -7.019204495082267e-12,
+    ],
+)
+# (t + a) erfcx(t) in u, t <= 10.3 and 27.5: relative errors 2**-28.8 and 2**-58.1
+_CENTRE = constant(3.0, 4.0)
+_ERFCX = polynomial(
+    [
+        1.0740069150924683,
+        -0.8833944797515869,
+        0.5902283191680908,
+        -0.3104659616947174,
+        0.11952917277812958,
+        -0.02684006094932556,
+        -0.0012270451989024878,
+        0.003080577589571476,
+        -0.0004819958994630724,
+        -0.00032472002203576267,
+    ],
+    [
+        1.095995661000491,
+        -0.9765487290808821,
+        0.7732087022652367,
+        -0.540853831313225,
+        0.330851587878025,
+        -0.1740109372402912,
+        0.0763815149091139,
+        -0.026370053334607922,
+        0.006112055657170729,
+        -0.00028095891584734836,
+        -0.0004550526914439369,
+        0.00017681308568848664,
+        -3.635139397741787e-06,
+        -1.886177759533118e-05,
+        4.694306998182691e-06,
+        1.426068189862152e-06,
+        -8.459757031275189e-07,
+        -7.793168612716429e-08,
+        1.2392054737355142e-07,
+        2.56470117856335e-09,
+        -1.5395211813224958e-08,
+        -3.647972174979394e-10,
+        1.0238209284216142e-09,
+    ],
+)
+
+
+@helper
+def half_line(x, end):
+    """Return |x|, at most ``end``; nan stays nan."""
+    t = absolute(x)
+    return select(t > end, end, t)
+
+
+@helper
+def tail(a, b, factor):
+    """Return factor * e**(-a*b), with the rounding error of a*b made good; may be subnormal."""
+    product = a * b
+    shifted, r = reduce_exp(-product)
+    return scale_shifted(muladd(expm1_reduced(r - fma(a, b, -product)), factor, factor), shifted)
 
 
 @helper
 def erfcx(t):
     """Return e**(t*t) erfc(t) for 0 <= t."""
-    denominator = muladd(_TWO(t), t, ONE(t))
-    sum_ = t + _CENTRE(t)
-    inverse = ONE(t) / (denominator * sum_)  # one division for both quotients
-    return _ERFCX((t - _CENTRE(t)) * denominator * inverse) * sum_ * inverse
-
-
-@helper
-def erf_near_zero(x):
-    """Return erf(x) for |x| <= 1."""
-    return muladd(x, _ERF_SMALL(x * x), x)
-
-
-@helper
-def gauss(t):
-    """Return e**(-t*t), with the square's rounding error made good."""
-    square = t * t
-    return exp(-square) * (ONE(t) - fma(t, t, -square))
+    total = t + _CENTRE(t)
+    inverse = ONE(t) / total
+    error = muladd(inverse, (total - _CENTRE(t)) - t, fma(-total, inverse, ONE(t)))  # of the sum and the division
+    u = muladd(_MINUS_TWO(t) * _CENTRE(t), inverse, ONE(t))
+    y = _ERFCX(muladd(_MINUS_TWO(t) * _CENTRE(t) * inverse, error, u)) * inverse
+    return muladd(y, error, y)
 
 
 @elementary
 def erf(x):
     """Return the error function."""
-    t = absolute(x)
-    t = select(t > _FAR(t), _FAR(t), t)
-    far = ONE(t) - exp(-t * t) * erfcx(t)
-    return copysign(select(t < ONE(t), erf_near_zero(t), far), x)
+    t = half_line(x, _ERF_ONE(x))
+    near = muladd(t, _ERF_SMALL(t * t), t)
+    shifted, p = exp2_reduced(_LOG2_ERFC(t))
+    far = ONE(t) - p * power_of_two(integer_of(shifted))
+    return copysign(select(t < ONE(t), near, far), x)
 
 
 @elementary
 def erfc(x):
     """Return 1 - erf(x), accurate where that is tiny."""
-    t = absolute(x)
-    t = select(t > _FAR(t), _FAR(t), t)
-    tail = gauss(t) * erfcx(t)
-    return select(x < ZERO(x), _TWO(x) - tail, tail)
+    t = half_line(x, _ERFC_ZERO(x))
+    y = tail(t, t, erfcx(t))
+    return select(x < ZERO(x), TWO(x) - y, y)
 
 
 @elementary
 def gelu(x):
-    """Return x times the normal distribution function of x."""
-    t = absolute(x)
-    t = select(t > _FAR(t) * _TWO(t), _FAR(t) * _TWO(t), t)
-    square = _HALF(t) * t * t
-    tail = exp(-square) * (ONE(t) - fma(_HALF(t) * t, t, -square)) * (_HALF(t) * erfcx(t * _SQRT_HALF(t)))
-    return select(x < ZERO(x), ZERO(x), x) - t * tail
+    """Return x times the normal distribution function of x, accurate where that is tiny: max(x, 0) - |x| Phi(-|x|)."""
+    t = half_line(x, _GELU_ZERO(x))
+    half = _HALF(t) * t
+    return select(x < ZERO(x), ZERO(x), x) - tail(half, t, half * erfcx(t * _SQRT_HALF(t)))
+
+
+@elementary
+def gelu_tanh(x):
+    """Return gelu's approximation x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x**3))) (Hendrycks and Gimpel, 2016).
+
+    It is x / (1 + e**-z) with z = 2 sqrt(2/pi) x (1 + 0.044715 x**2): z in two parts, for the tail's relative accuracy.
+    """
+    b = clamp(x, -_GELU_ZERO(x), _GELU_ZERO(x))
+    square = b * b
+    square_low = fma(b, b, -square)
+    w = muladd(_CUBIC(b), square, ONE(b))
+    w_low = fma(_CUBIC(b), square, ONE(b) - w) + muladd(_CUBIC(b), square_low, _CUBIC_LOW(b) * square)
+    v = _GELU_SCALE(b) * b
+    v_low = fma(_GELU_SCALE(b), b, -v) + _GELU_SCALE_LOW(b) * b
+    z = v * w
+    return logistic_product(x, z, fma(v, w, -z) + muladd(v, w_low, v_low * w))

@@ -1,11 +1,12 @@
-"""Logarithms as straight-line code.
+"""Logarithms, softplus and log_sigmoid as straight-line code.
 
 x = 2**k m with sqrt(1/2) <= m < sqrt(2), f = m - 1; log(1 + f) = f + tail(f). float32's tail is a minimax fit (Remez);
 float64's is fdlibm's (e_log.c, Sun, 1993): with s = f / (2 + f), log(1 + f) = f - (f**2/2 - s (f**2/2 + R(s**2))).
 """
 
-from tapegrad.kernels.vector_exp import MAGIC, MAGIC_BITS, ONE
+from tapegrad.kernels.vector_exp import INFINITY, MAGIC, MAGIC_BITS, ONE, ZERO, exp
 from tapegrad.kernels.vector_primitives import (
+    absolute,
     bits,
     constant,
     elementary,
@@ -22,8 +23,7 @@ from tapegrad.kernels.vector_primitives import (
     shift_right,
 )
 
-INFINITY = constant(float("inf"))
-ZERO = constant(0.0)
+_MINUS_HALF = constant(-0.5)
 NAN = constant(float("nan"))
 _SQRT_HALF_BITS = integer(0x3F3504F3, 0x3FE6A09E667F3BCD)
 _MANTISSA_MASK = integer((1 << 23) - 1, (1 << 52) - 1)
@@ -33,6 +33,13 @@ _TINY_SCALE = constant(2.0**24, 2.0**54)
 _TINY_EXPONENT = constant(24.0, 54.0)
 _LN2_HIGH = constant(0.693359375, 6.93147180369123816490e-01)  # k * high is exact
 _LN2_LOW = constant(-2.12194440054690583e-4, 1.90821492927058770002e-10)
+
+_LOG2_E_HIGH = constant(1.4426950408889634)
+_LOG2_E_LOW = constant(1.9259629911266175e-08, 2.0355273740931033e-17)
+_LOG10_E_HIGH = constant(0.4342944819032518)
+_LOG10_E_LOW = constant(-1.0103050052231683e-08, 1.098319650216765e-17)
+_LOG10_2_HIGH = constant(0.301025390625, 0.30102999566383914)  # k * high is exact
+_LOG10_2_LOW = constant(4.605038981195214e-06, 1.42050232272661e-13)
 
 # (log(1 + f) - f + f**2/2) / f**3, relative error of the logarithm 2**-30.3
 _LOG_TAIL_SINGLE = polynomial(
@@ -63,7 +70,7 @@ _LOG_TAIL_DOUBLE = polynomial(
 
 
 def _tail_single(f):
-    return f * f * muladd(_LOG_TAIL_SINGLE(f), f, constant_minus_half(f))
+    return f * f * muladd(_LOG_TAIL_SINGLE(f), f, _MINUS_HALF(f))
 
 
 def _tail_double(f):
@@ -71,9 +78,6 @@ def _tail_double(f):
     z = s * s
     half = 0.5 * f * f
     return s * (half + z * _LOG_TAIL_DOUBLE(z)) - half
-
-
-constant_minus_half = constant(-0.5)
 
 
 @elementary_of(_tail_single, _tail_double)
@@ -109,3 +113,42 @@ def log(x):
     """Return the natural logarithm."""
     k, f = reduce_log(x)
     return log_edges(x, muladd(k, _LN2_HIGH(x), f + muladd(k, _LN2_LOW(x), log1p_tail(f))))
+
+
+@elementary
+def log2(x):
+    """Return the logarithm to base 2."""
+    k, f = reduce_log(x)
+    y = f + log1p_tail(f)
+    return log_edges(x, k + muladd(y, _LOG2_E_HIGH(y), y * _LOG2_E_LOW(y)))
+
+
+@elementary
+def log10(x):
+    """Return the logarithm to base 10."""
+    k, f = reduce_log(x)
+    y = f + log1p_tail(f)
+    y = muladd(y, _LOG10_E_HIGH(y), muladd(y, _LOG10_E_LOW(y), k * _LOG10_2_LOW(x)))
+    return log_edges(x, muladd(k, _LOG10_2_HIGH(x), y))
+
+
+@elementary
+def log1p(x):
+    """Return log(1 + x), accurate near 0: log(u) + (1 + x - u) / u for the rounded sum u."""
+    u = ONE(x) + x
+    lost = select(x > ONE(x), ONE(x) - (u - x), x - (u - ONE(x)))
+    k, f = reduce_log(u)
+    y = f + (log1p_tail(f) + muladd(k, _LN2_LOW(x), lost / u))
+    return select(x == ZERO(x), x, log_edges(u, muladd(k, _LN2_HIGH(x), y)))
+
+
+@elementary
+def softplus(x):
+    """Return log(1 + e**x): max(x, 0) + log(1 + e**-|x|)."""
+    return select(x < ZERO(x), ZERO(x), x) + log1p(exp(-absolute(x)))
+
+
+@elementary
+def log_sigmoid(x):
+    """Return log(1 / (1 + e**-x))."""
+    return -softplus(-x)

@@ -5,19 +5,18 @@ Inside a kernel ``exp(x)`` with x float32 or float64 gives the same dtype. From 
 
 import math
 
-from tapegrad.kernels.vector_erf import erf, erfc, gelu
-from tapegrad.kernels.vector_exp import exp, sigmoid
-from tapegrad.kernels.vector_hyperbolic import tanh
-from tapegrad.kernels.vector_log import log
-from tapegrad.kernels.vector_primitives import constant, elementary, floor, select, square_root, truncate
-from tapegrad.kernels.vector_trig import cos, sin
+from tapegrad.kernels.vector_erf import erf, erfc, gelu, gelu_tanh
+from tapegrad.kernels.vector_exp import exp, exp2, expm1, sigmoid, silu
+from tapegrad.kernels.vector_hyperbolic import acosh, asinh, atanh, cosh, sinh, tanh
+from tapegrad.kernels.vector_inverse_trig import acos, asin, atan, atan2
+from tapegrad.kernels.vector_log import log, log1p, log2, log10, log_sigmoid, softplus
+from tapegrad.kernels.vector_primitives import constant, elementary, floor, square_root, truncate
+from tapegrad.kernels.vector_trig import cos, sin, tan
 
 _ONE = constant(1.0)
 _TWO = constant(2.0)
 _HALF = constant(0.5)
 _ZERO = constant(0.0)
-_CUBIC = constant(0.044715)
-_SQRT_TWO_OVER_PI = constant(math.sqrt(2 / math.pi))
 
 
 def _libm(name, doc):
@@ -31,20 +30,6 @@ def _libm(name, doc):
     return elementary(body)
 
 
-exp2 = elementary(lambda x: 2.0**x)
-expm1 = _libm("expm1", "Return e**x - 1.")
-log2 = _libm("log2", "Return the logarithm to base 2.")
-log10 = _libm("log10", "Return the logarithm to base 10.")
-log1p = _libm("log1p", "Return log(1 + x).")
-tan = _libm("tan", "Return the tangent of x radians.")
-asin = _libm("asin", "Return the arc sine.")
-acos = _libm("acos", "Return the arc cosine.")
-atan = _libm("atan", "Return the arc tangent.")
-sinh = _libm("sinh", "Return the hyperbolic sine.")
-cosh = _libm("cosh", "Return the hyperbolic cosine.")
-asinh = _libm("asinh", "Return the inverse hyperbolic sine.")
-acosh = _libm("acosh", "Return the inverse hyperbolic cosine.")
-atanh = _libm("atanh", "Return the inverse hyperbolic tangent.")
 lgamma = _libm("lgamma", "Return the logarithm of |gamma(x)|.")
 
 
@@ -58,12 +43,6 @@ def sqrt(x):
 def rsqrt(x):
     """Return 1 / sqrt(x)."""
     return _ONE(x) / square_root(x)
-
-
-@elementary
-def atan2(y, x):
-    """Return the angle of the point (x, y)."""
-    return math.atan2(y, x)
 
 
 @elementary
@@ -82,31 +61,6 @@ def fmod(x, y):
 def remainder(x, y):
     """Return the remainder of x / y with the sign of y."""
     return x - y * floor(x / y)
-
-
-@elementary
-def silu(x):
-    """Return x sigmoid(x)."""
-    return x * sigmoid(x)
-
-
-@elementary
-def softplus(x):
-    """Return log(1 + e**x)."""
-    return select(x > _ZERO(x), x, _ZERO(x)) + log1p(exp(-abs(x)))
-
-
-@elementary
-def log_sigmoid(x):
-    """Return log(sigmoid(x))."""
-    return -softplus(-x)
-
-
-@elementary
-def gelu_tanh(x):
-    """Return gelu's approximation x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x**3)))."""
-    inner = (x + x * x * x * _CUBIC(x)) * _SQRT_TWO_OVER_PI(x)
-    return _HALF(x) * x * (_ONE(x) + tanh(inner))
 
 
 @elementary

@@ -17,6 +17,7 @@ from numba.extending import intrinsic, overload
 
 from tapegrad.native.cache import OPTIONS
 
+_I64 = ir.IntType(64)
 _FLOATS = (types.float32, types.float64)
 _INTEGER_OF = {types.float32: types.int32, types.float64: types.int64}
 _FLOAT_OF = {types.int32: types.float32, types.int64: types.float64}
@@ -131,13 +132,15 @@ funnel_left = _intrinsic(  # the high word of (a:b) << count
         builder.module.declare_intrinsic("llvm.fshl", [kind], ir.FunctionType(kind, [kind] * 3)), v
     ),
 )
-multiply_words = _intrinsic(  # the 64-bit product of two unsigned 32-bit words
+multiply_low = _integer("mul")
+multiply_high = _intrinsic(  # the high half of the product of two unsigned int32
     2,
-    lambda a, b: types.int64 if a == b == types.int32 else None,
-    lambda builder, kind, a, b: builder.mul(builder.zext(a, kind), builder.zext(b, kind)),
+    lambda a, b: a if a == b == types.int32 else None,
+    lambda builder, kind, a, b: builder.trunc(
+        builder.lshr(builder.mul(builder.zext(a, _I64), builder.zext(b, _I64)), ir.Constant(_I64, 32)), kind
+    ),
 )
-low_word = _intrinsic(1, lambda i: types.int32 if i == types.int64 else None, lambda b, kind, i: b.trunc(i, kind))
-to_float32 = _intrinsic(1, lambda i: types.float32 if i == types.int32 else None, lambda b, kind, i: b.sitofp(i, kind))
+to_float = _intrinsic(1, lambda i: types.float32 if i == types.int32 else None, lambda b, kind, i: b.sitofp(i, kind))
 select = _intrinsic(
     3,
     lambda condition, a, b: a if condition == types.boolean and a == b else None,

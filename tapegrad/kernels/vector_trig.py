@@ -1,7 +1,7 @@
 """Sine, cosine and tangent as straight-line code, for arguments of any size.
 
 x = q pi/2 + r with |r| <= pi/4; the polynomials in r are minimax fits (Remez). float32 multiplies by the 96 bits of
-2/pi that matter for the exponent at hand, in integers (Payne and Hanek, 1983), so every finite argument is reduced exactly.
+2/pi that matter for the exponent at hand, in integers (Payne and Hanek, 1983), so no argument is too large.
 """
 
 import numpy as np
@@ -11,6 +11,7 @@ from tapegrad.kernels.vector_primitives import (
     absolute,
     bits,
     constant,
+    elementary,
     elementary_of,
     fma,
     from_bits,
@@ -22,15 +23,15 @@ from tapegrad.kernels.vector_primitives import (
     int_sub,
     int_xor,
     integer,
-    low_word,
     muladd,
-    multiply_words,
+    multiply_high,
+    multiply_low,
     polynomial,
     select,
     shift_left,
     shift_right,
     shift_right_logical,
-    to_float32,
+    to_float,
 )
 
 INFINITY = constant(float("inf"))
@@ -43,11 +44,11 @@ _PIO2_3 = constant(-1.4973849048591698e-33)
 # The bits of 2/pi behind 25 zeros, as signed words.
 _WORDS = (0x00000051, 0x7CC1B727, 0x220A94FE, 0x13ABE8FA, 0x9A6EE06D - 2**32, 0xB14ACC9E - 2**32, 0x21C820FF)
 _W0, _W1, _W2, _W3, _W4, _W5, _W6 = (np.int32(word) for word in _WORDS)
-_FRACTION_HIGH = np.float32(np.pi / 2 * 2.0**-32)
-_FRACTION_LOW = np.float32(np.pi / 2 * 2.0**-63)
-_I1, _I2, _I23, _I31, _I32, _I64, _I127 = (np.int32(k) for k in (1, 2, 23, 31, 32, 64, 127))
-_L2, _L32, _L62 = np.int64(2), np.int64(32), np.int64(62)
-_EIGHTH = np.int64(1 << 61)
+_TOP_FRACTION = np.float32(np.pi / 2 * 2.0**-32)
+_MIDDLE = np.float32(np.pi / 2 * 2.0**-61)
+_BOTTOM = np.float32(np.pi / 2 * 2.0**-86)
+_I1, _I2, _I8, _I23, _I30, _I31, _I32, _I64, _I127 = (np.int32(k) for k in (1, 2, 8, 23, 30, 31, 32, 64, 127))
+_EIGHTH = np.int32(1 << 29)
 _FRACTION_MASK, _HIDDEN_BIT = np.int32(0x7FFFFF), np.int32(0x800000)
 _SIGN = integer(-(1 << 31), -(1 << 63))
 _INTEGER_ONE = integer(1, 1)
@@ -93,18 +94,14 @@ def _reduce_single(x):
     a0, a1, a2, a3 = select(second, b2, b0), select(second, b3, b1), select(second, b4, b2), select(second, b5, b3)
     shift = int_and(s, _I31)
     mantissa = int_or(int_and(i, _FRACTION_MASK), _HIDDEN_BIT)
-    product = int_add(
-        int_add(
-            shift_left(multiply_words(mantissa, funnel_left(a0, a1, shift)), _L32),
-            multiply_words(mantissa, funnel_left(a1, a2, shift)),
-        ),
-        shift_right_logical(multiply_words(mantissa, funnel_left(a2, a3, shift)), _L32),
-    )  # x * 2/pi modulo 4, times 2**62
-    quadrant = low_word(shift_right_logical(int_add(product, _EIGHTH), _L62))
-    fraction = shift_left(product, _L2)
-    high = to_float32(low_word(shift_right(fraction, _L32)))
-    low = to_float32(shift_right_logical(low_word(fraction), _I1))
-    r = muladd(high, _FRACTION_HIGH, low * _FRACTION_LOW)
+    w0, w1, w2 = funnel_left(a0, a1, shift), funnel_left(a1, a2, shift), funnel_left(a2, a3, shift)
+    # mantissa * (w0 w1 w2) is x * 2/pi modulo 4, times 2**94: its top word as an integer, the others as floats.
+    top = int_add(multiply_low(mantissa, w0), multiply_high(mantissa, w1))
+    middle = to_float(shift_right_logical(multiply_low(mantissa, w1), _I1))
+    bottom = to_float(mantissa) * to_float(shift_right_logical(w2, _I8))
+    quadrant = shift_right_logical(int_add(top, _EIGHTH), _I30)
+    rest = muladd(middle, _MIDDLE, bottom * _BOTTOM)
+    r = muladd(to_float(shift_left(top, _I2)), _TOP_FRACTION, rest)
     small = t < np.float32(1.0)
     r = select(small, t, select(t < INFINITY(t), r, NAN(t)))
     return select(small, np.int32(0), quadrant), r
@@ -145,22 +142,26 @@ def quadrant_value(q, r):
     return from_bits(int_xor(bits(y), shift_left(int_and(q, _INTEGER_TWO(q)), _TOP(q))))
 
 
-def _sin(x):
+@elementary
+def sin(x):
+    """Return the sine of x radians."""
     q, r = reduce_trig(x)
     y = quadrant_value(q, r)
     return from_bits(int_xor(bits(y), int_and(bits(x), _SIGN(q))))
 
 
-def _cos(x):
+@elementary
+def cos(x):
+    """Return the cosine of x radians."""
     q, r = reduce_trig(x)
     return quadrant_value(int_add(q, _INTEGER_ONE(q)), r)
 
 
-@elementary_of(_sin, _sin)
-def sin(x):
-    """Return the sine of x radians."""
-
-
-@elementary_of(_cos, _cos)
-def cos(x):
-    """Return the cosine of x radians."""
+@elementary
+def tan(x):
+    """Return the tangent of x radians."""
+    q, r = reduce_trig(x)
+    odd = int_and(q, _INTEGER_ONE(q)) == _INTEGER_ONE(q)
+    s, c = sin_reduced(r), cos_reduced(r)
+    y = select(odd, -c, s) / select(odd, s, c)
+    return from_bits(int_xor(bits(y), int_and(bits(x), _SIGN(q))))
