@@ -2,20 +2,18 @@
 
 Numba's own cache looks only at the file that defines a function, so an edit in a helper's file goes on serving the old
 answer, and it never hits for functions built by closure. Here one file holds one function, and its name is a hash of
-the function's key, its signature, the sources of the whole package, the CPU and the versions of Python, Numba and
-llvmlite. Files are written beside their place and renamed, so several processes may fill one cache at the same time,
+the function's key, its signature, the sources it comes from, the CPU and the versions of Python, Numba and llvmlite. Files are written beside their place and renamed, so several processes may fill one cache at the same time,
 and a damaged file is recognised by its checksum and replaced.
 """
 
 import contextlib
 import functools
-import gc
 import hashlib
 import os
 import platform
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -28,6 +26,8 @@ from numba.core.codegen import JITCodeLibrary
 from numba.core.dispatcher import _FunctionCompiler
 from numba.core.registry import CPUDispatcher, cpu_target
 from numba.core.sigutils import normalize_signature
+
+from tapegrad.native.sources import sources_digest
 
 # Division by zero gives inf or nan instead of a check that would keep a loop from vectorising (Adam: 12 us -> 1.3 us).
 # 'contract' allows fused multiply-add; without 'nnan' and 'ninf', nan and inf propagate as IEEE 754 says.
@@ -56,15 +56,10 @@ def cache_counts() -> dict[str, int]:
 
 @functools.cache
 def machine_stamp() -> str:
-    """Return what else machine code depends on: the package's sources, the CPU and the versions of the compilers."""
-    digest = hashlib.sha256()
-    package = Path(__file__).parent.parent
-    for source in sorted(package.rglob("*.py")):
-        digest.update(source.relative_to(package).as_posix().encode() + b"\0" + source.read_bytes() + b"\0")
+    """Return what all machine code depends on: the CPU and the versions of Python, Numba and llvmlite."""
     magic = cpu_target.target_context.codegen().magic_tuple()
     versions = (platform.python_version(), numba.__version__, llvmlite.__version__)
-    digest.update(repr((magic, versions)).encode())
-    return digest.hexdigest()
+    return hashlib.sha256(repr((magic, versions)).encode()).hexdigest()
 
 
 def compile_function(function: FunctionType, key: str, signature: str) -> int:
@@ -75,7 +70,7 @@ def compile_function(function: FunctionType, key: str, signature: str) -> int:
         key: a name that tells apart every function of this package, closures' parameters included.
         signature: a Numba signature such as ``"int64(int64, int64)"``.
     """
-    name = hashlib.sha256(f"{key}|{signature}|{machine_stamp()}".encode()).hexdigest()
+    name = hashlib.sha256(f"{key}|{signature}|{sources_digest(function)}|{machine_stamp()}".encode()).hexdigest()
     path = cache_dir() / f"{name[:40]}.bin"
     address = _load(path)
     if address is None:
@@ -85,25 +80,12 @@ def compile_function(function: FunctionType, key: str, signature: str) -> int:
 
 def _compile(function: FunctionType, signature: str, path: Path) -> int:
     callback = CFunc(function, normalize_signature(signature), {}, OPTIONS)
-    with _no_garbage_collection():
-        callback.compile()
+    callback.compile()
     _counts["compiled"] += 1
     _alive.append(callback)
     with contextlib.suppress(OSError):  # a read-only or full disk costs time in the next process, nothing else
         _write(path, callback.native_name.encode() + b"\0" + callback._library._get_compiled_object())
     return int(callback.address)
-
-
-@contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """A compile makes millions of objects and no garbage to speak of: collecting takes a fifth of its time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _load(path: Path) -> int | None:

@@ -322,6 +322,30 @@ def item_of(self, args, count):
     return from_int64(types.int64(_uint8_at(address)[0]))
 
 
+def set_item(self, args, count):
+    """set_item(handle, number): write the number into the first element of a tensor"""
+    st = as_int64(self)
+    objects = int64_at(args)
+    slot = slot_of_handle(st, as_int64(objects[0]))
+    dtype = slot_of(st, slot).dtype
+    address = data_address(st, slot)
+    if dtype >= FLOAT32:
+        value = as_float64(objects[1])
+        if dtype == FLOAT32:
+            _float32_at(address)[0] = value
+        else:
+            float64_at(address)[0] = value
+        return from_int64(0)
+    whole = as_int64(objects[1])
+    if dtype == INT64:
+        int64_at(address)[0] = whole
+    elif dtype == INT32:
+        _int32_at(address)[0] = whole
+    else:
+        _uint8_at(address)[0] = whole
+    return from_int64(0)
+
+
 def handle_of_slot(self, args, count):
     """handle_of_slot(slot) -> new handle of a slot, which it retains"""
     st = as_int64(self)
@@ -459,6 +483,7 @@ ENTRY_POINTS = {
     "set_flags": set_flags,
     "dtype_of": dtype_of,
     "item_of": item_of,
+    "set_item": set_item,
     "handle_of_slot": handle_of_slot,
     "retain_slot": retain_slot,
     "share_handle": share_handle,

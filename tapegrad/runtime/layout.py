@@ -16,6 +16,7 @@ holds the rows of all its operands, but the memory only of those whose values it
 import numpy as np
 
 from tapegrad.native.cache import jit
+from tapegrad.native.dtypes import BOOL, DTYPE_COUNT, FLOAT32, FLOAT64, INT32, INT64, NUMPY_DTYPES, UINT8
 from tapegrad.native.pointers import int64_at, row_of, words_in
 
 MAX_NDIM = 8
@@ -23,11 +24,6 @@ MAX_OUTPUTS = 3
 SIZE_CLASSES = 160
 ROW_LIMIT = 1 << 27  # rows of a table, for which addresses are reserved
 WORD_LIMIT = 1 << 31
-
-# dtype codes, in order of promotion
-BOOL, UINT8, INT32, INT64, FLOAT32, FLOAT64 = range(6)
-DTYPE_COUNT = 6
-NUMPY_DTYPES = tuple(np.dtype(name) for name in ("bool", "u1", "i4", "i8", "f4", "f8"))
 
 # flags of a slot
 REQUIRES_GRAD, IS_VIEW, WRAPPED, HOOKED, UNVERSIONED, INFERENCE, CONTIGUOUS, SELF_SAVED, LISTED, TEMPORARY = (
@@ -169,7 +165,7 @@ HANDLE_BYTES, STORAGE_BYTES, SLOT_BYTES, ENTRY_BYTES = (t.itemsize for t in (HAN
 # one row of a gradient rule: emit `op` on the references, for the operands in the mask `wanted`; op -1 gives the
 # result of `inputs[0]` to the operand `target`
 RULE_ROW = np.dtype(
-    [("op", "i4"), ("wanted", "i4"), ("attributes", "i4"), ("count", "i4"), ("target", "i4"), ("inputs", "i4", (6,)), ("literal", "i8", (4,))]
+    [("op", "i4"), ("wanted", "i4"), ("attributes", "i4"), ("attribute_count", "i4"), ("count", "i4"), ("target", "i4"), ("inputs", "i4", (6,)), ("literal", "i8", (4,))]
 )
 ATTRIBUTES_NONE, ATTRIBUTES_OF_ENTRY, ATTRIBUTES_LITERAL, ATTRIBUTES_OF_OPERAND = range(4)
 GIVE = -1
@@ -182,6 +178,7 @@ FRAME_OUTPUTS, FRAME_INPUT_COUNT, FRAME_ATTRIBUTE_COUNT, FRAME_INPUTS = 0, 3, 4,
 state_row, handle_row, storage_row = row_of(STATE), row_of(HANDLE), row_of(STORAGE)
 slot_row, entry_row, op_row, rule_row = row_of(SLOT), row_of(ENTRY), row_of(OP), row_of(RULE_ROW)
 
+literal_in = words_in(RULE_ROW, "literal")
 shape_in, strides_in, free_blocks = words_in(SLOT, "shape"), words_in(SLOT, "strides"), words_in(STATE, "free_blocks")
 
 

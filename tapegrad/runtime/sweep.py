@@ -42,6 +42,7 @@ from tapegrad.runtime.layout import (
     VERSION_MISMATCH,
     ZEROS_LIKE,
     entry_row,
+    literal_in,
     op_row,
     rule_row,
     slot_of,
@@ -249,9 +250,9 @@ def _fill_attributes(frame, at, rule, entry_words, operand):
         words[at] = source[first]
         words[at + 1] = source[first + 1 + operand]
     elif rule.attributes == ATTRIBUTES_LITERAL:
-        count = 4
+        count = rule.attribute_count
         for k in range(count):
-            words[at + k] = rule.literal[k]
+            words[at + k] = literal_in(rule)[k]
     words[FRAME_ATTRIBUTE_COUNT] = count
 
 

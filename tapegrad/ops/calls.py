@@ -1,0 +1,138 @@
+"""How Python calls an op: operands and attributes in, tensors or exceptions out; how functions become public."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from tapegrad.ops.registry import Op
+from tapegrad.runtime.errors import raise_status
+from tapegrad.runtime.handle import Tensor, wrap
+from tapegrad.runtime.layout import BOOL, FLOAT32, MAX_NDIM, RESULT_DTYPE
+from tapegrad.runtime.machine import machine
+
+_emit, _emit_in_place = machine.emit, machine.emit_in_place
+PYTHON_NUMBERS = (bool, int, float)
+
+functions: dict[str, Callable[..., Any]] = {}  # what `tg.` gets from the ops, by name
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def operand(value: Any, op: str = "an op") -> Any:
+    """Return what the machine takes as an operand: a handle, a Python number in a tuple, or None for an absent one."""
+    if isinstance(value, Tensor):
+        return value._handle
+    if type(value) in PYTHON_NUMBERS:
+        return (value,)
+    if value is None:
+        return None
+    if isinstance(value, np.generic):
+        return (value.item(),)
+    if isinstance(value, PYTHON_NUMBERS):
+        return (value + 0,)
+    raise TypeError(f"{op}: expected a Tensor or a number, got {type(value).__name__}")
+
+
+def call(op: Op, *operands: Any, attributes: Sequence[int | float] = ()) -> Tensor:
+    """Emit an op on tensors and numbers; return its first result."""
+    handle = _emit(op.code, len(operands), *[operand(value, op.name) for value in operands], *attributes)
+    if handle < 0:
+        raise_status(handle)
+    return wrap(handle)
+
+
+def call_several(op: Op, *operands: Any, attributes: Sequence[int | float] = ()) -> tuple[Tensor, ...]:
+    """Emit an op of several results; return all of them."""
+    first = call(op, *operands, attributes=attributes)
+    return (first, *(wrap(machine.extra_output(k)) for k in range(1, op.outputs)))
+
+
+def call_in_place(op: Op, target: Tensor, *operands: Any, attributes: Sequence[int | float] = ()) -> Tensor:
+    """Emit an elementwise op that writes its result into ``target``; return ``target``."""
+    words = [operand(value, op.name) for value in operands]
+    status = _emit_in_place(op.code, target._handle, len(words), *words, *attributes)
+    if status == RESULT_DTYPE:
+        return write_back(target, call(op, *operands, attributes=attributes), op.name)
+    if status < 0:
+        raise_status(status)
+    if status == 1:
+        functions["_rebase"](target)
+    return target
+
+
+def write_back(target: Tensor, result: Tensor, name: str) -> Tensor:
+    """Copy the result of an op, computed in the promoted dtype, into ``target`` where torch allows the cast."""
+    source, goal = machine.dtype_of(result._handle), machine.dtype_of(target._handle)
+    if (source >= FLOAT32 > goal) or (goal == BOOL and source != BOOL):
+        names = ("Bool", "Byte", "Int", "Long", "Float", "Double")
+        raise RuntimeError(
+            f"{name}: result type {names[source]} can't be cast to the desired output type {names[goal]}"
+        )
+    functions["copy_"](target, result)
+    return target
+
+
+def function(*, method: bool = True, aliases: Sequence[str] = ()) -> Callable[[F], F]:
+    """Make a Python function public as ``tg.name``, under its aliases too, and as a method of tensors."""
+
+    def enter(body: F) -> F:
+        for name in (body.__name__, *aliases):
+            functions[name] = body
+            if method:
+                setattr(Tensor, name, body)
+        return body
+
+    return enter
+
+
+def tensor_method(*names: str) -> Callable[[F], F]:
+    """Make a Python function a method of tensors only, under its own name or the given ones."""
+
+    def enter(body: F) -> F:
+        for name in names or (body.__name__,):
+            setattr(Tensor, name, body)
+        return body
+
+    return enter
+
+
+def ndim_of(tensor: Tensor) -> int:
+    return len(machine.shape_of(tensor._handle))
+
+
+def shape_of(tensor: Tensor) -> tuple[int, ...]:
+    return machine.shape_of(tensor._handle)  # type: ignore[no-any-return]
+
+
+def normal_dim(dim: int, ndim: int) -> int:
+    """Return a dimension counted from the front; IndexError, in torch's words, when there is no such dimension."""
+    bound = max(ndim, 1)
+    if not -bound <= dim < bound:
+        raise IndexError(f"Dimension out of range (expected to be in range of [{-bound}, {bound - 1}], but got {dim})")
+    return dim % bound
+
+
+def normal_dims(dim: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
+    """Return the dimensions that an argument ``dim`` names, sorted; all of them for None or an empty sequence."""
+    if dim is None or (not isinstance(dim, int) and len(dim) == 0):
+        return tuple(range(ndim))
+    dims = [normal_dim(d, ndim) for d in ([dim] if isinstance(dim, int) else dim)]
+    if len(set(dims)) != len(dims):
+        raise RuntimeError(f"dim {dims[0]} appears multiple times in the list of dims")
+    return tuple(sorted(dims))
+
+
+def check_ndim(ndim: int, name: str) -> None:
+    if ndim > MAX_NDIM:
+        raise RuntimeError(f"{name}: a tensor has at most {MAX_NDIM} dimensions, got {ndim}")
+
+
+def expect_tensor(value: Any, name: str, argument: str = "input", position: int = 1) -> Tensor:
+    """Return ``value`` if it is a tensor; TypeError in torch's words if not."""
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{name}(): argument '{argument}' (position {position}) must be Tensor, not {type(value).__name__}"
+        )
+    return value

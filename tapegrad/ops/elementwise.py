@@ -1,0 +1,176 @@
+"""Declares elementwise ops: from a scalar formula to the function, the method, the operators and the in-place form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from inspect import Parameter, Signature
+from typing import Any
+
+import numpy as np
+
+from tapegrad.kernels.loops import make_loop
+from tapegrad.ops.calls import PYTHON_NUMBERS, call, call_in_place, functions
+from tapegrad.ops.registry import ALL_DTYPES, FLOATS, INTEGERS, Op, declare
+from tapegrad.runtime.errors import raise_status
+from tapegrad.runtime.handle import Tensor, wrap
+from tapegrad.runtime.layout import SAME, TO_BOOL
+from tapegrad.runtime.machine import machine
+
+_emit, _new = machine.emit, object.__new__
+_OPERANDS = (Tensor, bool, int, float, np.generic)
+
+
+def elementwise(
+    name: str,
+    formula: Callable[..., Any] | Mapping[str, Callable[..., Any]],
+    *,
+    inputs: tuple[str, ...] = ("input",),
+    result: int = SAME,
+    dtypes: int = ALL_DTYPES,
+    vjp: Callable[..., Any] | None = None,
+    fixed: Mapping[str, int] | None = None,
+    in_place: bool = True,
+    operators: tuple[str, ...] = (),
+    aliases: tuple[str, ...] = (),
+    public: bool = True,
+    **declared: Any,
+) -> Op:
+    """Declare an elementwise op and make its function and methods.
+
+    Args:
+        name: the op's name.
+        formula: the scalar function that Numba compiles, or a mapping of ``bool``, ``integer`` and ``float`` to one.
+        inputs: the operands' names, in order.
+        result: the rule for the result's dtype.
+        dtypes: the dtypes the op computes in, as a mask.
+        vjp: the gradient rule; see ops/registry.py.
+        fixed: operands that keep a dtype of their own, with its code.
+        in_place: whether there is a form ``name_`` that writes into the first operand.
+        operators: special methods that are this function (``__add__``).
+        aliases: further names in torch.
+        public: whether users see it.
+        **declared: ``reference``, ``samples``, ``formula``, ``doc`` of the Op.
+    """
+    fixed = fixed or {}
+
+    def kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
+        scalar = formula if callable(formula) else formula[_category(dtype, formula)]
+        return make_loop(scalar, tuple(fixed.get(operand_name, dtype) for operand_name in inputs), result_dtype)
+
+    op = declare(
+        Op(
+            name=name,
+            inputs=inputs,
+            kernel=kernel,
+            result=result,
+            dtypes=dtypes,
+            vjp=vjp,
+            unpromoted=tuple(fixed),
+            public=public,
+            **declared,
+        )
+    )
+    if public:
+        _publish(op, in_place and result != TO_BOOL, operators, aliases)
+    return op
+
+
+def _category(dtype: int, formulas: Mapping[str, Any]) -> str:
+    wanted = "float" if 1 << dtype & FLOATS else "integer" if 1 << dtype & INTEGERS else "bool"
+    return wanted if wanted in formulas else "integer"
+
+
+def publish(function: Callable[..., Any], name: str, doc: str, parameters: list[Parameter], *, is_method: bool) -> None:
+    """Enter a function under a name into ``tg.`` and, if it is one, among the tensors' methods."""
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = doc
+    function.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    if not name.startswith("__") and not name.endswith("_"):
+        functions[name] = function
+    if is_method:
+        setattr(Tensor, name, function)
+
+
+def _publish(op: Op, in_place: bool, operators: tuple[str, ...], aliases: tuple[str, ...]) -> None:
+    parameters = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in op.inputs]
+    out = Parameter("out", Parameter.KEYWORD_ONLY, default=None)
+    for name in (op.name, *aliases):
+        publish(_function(op), name, op.doc, [*parameters, out], is_method=True)
+        if in_place:
+            writing = f"In-place form of ``{name}``: writes the result into ``input``."
+            publish(_in_place_function(op), f"{name}_", writing, parameters, is_method=True)
+            functions[f"{name}_"] = getattr(Tensor, f"{name}_")
+    for name in operators:
+        setattr(Tensor, name, _operator(op, name))
+
+
+def _function(op: Op) -> Callable[..., Any]:
+    code, name = op.code, op.name
+    count = len(op.inputs)
+
+    def unary(input, *, out=None):  # type: ignore[no-untyped-def]
+        if not isinstance(input, Tensor):
+            raise TypeError(f"{name}(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}")
+        handle = _emit(code, 1, input._handle)
+        if handle < 0:
+            raise_status(handle)
+        return wrap(handle) if out is None else _into(out, wrap(handle))
+
+    def several(*args, out=None, **named):  # type: ignore[no-untyped-def]
+        args += tuple(named.pop(key) for key in op.inputs[len(args) :] if key in named)
+        if len(args) != count or named:
+            raise TypeError(f"{name}() takes the arguments ({', '.join(op.inputs)}), got {len(args)} and {list(named)}")
+        if not any(isinstance(arg, Tensor) for arg in args):
+            raise TypeError(f"{name}(): argument 'input' (position 1) must be Tensor, not {type(args[0]).__name__}")
+        result = call(op, *args)
+        return result if out is None else _into(out, result)
+
+    return unary if count == 1 else several
+
+
+def _into(out: Tensor, result: Tensor) -> Tensor:
+    return functions["_write_out"](out, result)  # type: ignore[no-any-return]
+
+
+def _in_place_function(op: Op) -> Callable[..., Any]:
+    def in_place(input, *others):  # type: ignore[no-untyped-def]
+        return call_in_place(op, input, input, *others)
+
+    return in_place
+
+
+def _operator(op: Op, name: str) -> Callable[..., Any]:
+    """Return a special method: ``__add__``, reflected ``__radd__`` or in-place ``__iadd__``."""
+    code = op.code
+    if len(op.inputs) == 1:
+        return lambda self: call(op, self)
+    if name.startswith("__i") and name not in ("__invert__",):
+
+        def in_place(self, other):  # type: ignore[no-untyped-def]
+            return call_in_place(op, self, self, other)
+
+        return in_place
+    if name.startswith("__r") and name not in ("__rshift__",):
+
+        def reflected(self, other):  # type: ignore[no-untyped-def]
+            return call(op, other, self) if isinstance(other, _OPERANDS) else NotImplemented
+
+        return reflected
+
+    def operator(self, other):  # type: ignore[no-untyped-def]
+        if isinstance(other, Tensor):
+            handle = _emit(code, 2, self._handle, other._handle)
+        elif type(other) in PYTHON_NUMBERS:
+            handle = _emit(code, 2, self._handle, (other,))
+        elif isinstance(other, _OPERANDS):
+            return call(op, self, other)
+        else:
+            return NotImplemented
+        if handle < 0:
+            raise_status(handle)
+        tensor = _new(Tensor)
+        tensor._handle = handle
+        return tensor
+
+    return operator
+
