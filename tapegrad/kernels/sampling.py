@@ -1,8 +1,8 @@
 """Random permutations, and samples from weights with and without replacement, made of Philox words.
 
 The kernels have the signature and the first words of `philox`'s: n or rows, address of the int64 result, seed, offset.
-Measured on one Zen 4 core: a permutation of a million 1.7 ns an element (NumPy 13, torch 15); from rows of 5 weights 15
-ns a sample with replacement and 28 without (torch 127 and 539).
+Measured on one Zen 4 core: a permutation of a million 1.7 to 2 ns an element (torch 6.4, NumPy 9.9). In ns a sample,
+and torch's behind the slash: of 5 weights with replacement 17/21, without 41/53; of 1000 weights 3 without replacement 2735/7035.
 """
 
 from collections.abc import Callable
@@ -119,21 +119,20 @@ def make_multinomial(dtype: Any) -> Callable[[int], int]:
 
     @jit
     def positive_weights(w, columns):  # type: ignore[no-untyped-def]
-        count = 0
+        valid, count = 0, 0
         for c in range(columns):
-            if not (w[c] >= 0 and w[c] < np.inf):
-                return -1
+            valid += (w[c] >= 0) & (w[c] < np.inf)
             count += w[c] > 0
-        return count
+        return count if valid == columns else -1
 
     @jit
     def draw_with(out, w, columns, samples, cumulative, buffer, block, seed, index):  # type: ignore[no-untyped-def]
-        total, last = 0.0, 0
+        total, last = 0.0, columns - 1
         for c in range(columns):
             total += np.float64(w[c])
             cumulative[c] = total
-            if w[c] > 0:
-                last = c
+        while last > 0 and w[last] == 0:
+            last -= 1
         for s in range(samples):
             x = unit64(_word(buffer, index + s, block, seed)) * total
             out[s] = _first_above(cumulative, last + 1, x)
