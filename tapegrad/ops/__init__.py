@@ -1,1 +1,17 @@
 """The ops: one file a family, each op declared once with its kernel, shape rule, gradient rule, reference and samples."""
+
+from tapegrad.ops import (
+    arithmetic,
+    structural,
+)
+from tapegrad.ops.calls import functions
+from tapegrad.ops.registry import finish_rules
+
+FAMILIES = (
+    arithmetic,
+    structural,
+)
+
+finish_rules()
+
+__all__ = ["FAMILIES", "functions"]
