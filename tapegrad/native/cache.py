@@ -62,7 +62,7 @@ def machine_stamp() -> str:
     return hashlib.sha256(repr((magic, versions)).encode()).hexdigest()
 
 
-def compile_function(function: FunctionType, key: str, signature: str) -> int:
+def compile_function(function: Callable[..., Any], key: str, signature: str) -> int:
     """Return the address of ``function`` compiled for ``signature``, from the disk cache where it is there.
 
     Args:
@@ -78,7 +78,7 @@ def compile_function(function: FunctionType, key: str, signature: str) -> int:
     return address
 
 
-def _compile(function: FunctionType, signature: str, path: Path) -> int:
+def _compile(function: Callable[..., Any], signature: str, path: Path) -> int:
     callback = CFunc(function, normalize_signature(signature), {}, OPTIONS)
     callback.compile()
     _counts["compiled"] += 1
@@ -161,7 +161,7 @@ class _HelperName:
 class _Helper(CPUDispatcher):  # type: ignore[misc]
     """A function that only compiled code calls."""
 
-    def __init__(self, function: FunctionType) -> None:
+    def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function, targetoptions=OPTIONS)
         self._compiler.__class__ = _HelperCompiler
 
@@ -169,7 +169,7 @@ class _Helper(CPUDispatcher):  # type: ignore[misc]
         self.overloads[tuple(result.signature.args)] = result
 
 
-def jit(function: FunctionType) -> Callable[..., Any]:
+def jit(function: Callable[..., Any]) -> Callable[..., Any]:
     """Make a helper that compiled functions call or inline, with the same options as they have.
 
     It cannot be called from Python: leaving out the wrappers and the machine code halves the time to compile.
