@@ -2,24 +2,30 @@
 
 One register tile of C is computed at a time (``gemm_micro``). It reads A one element at a time, so any layout of A will
 do, and B by whole vectors of a row. Small operands are read where they are; B is packed into panels as wide as the tile
-where its rows are not contiguous, and both operands are packed block by block once they are large.
+where its rows are not contiguous or the whole is large. Every element of C is a sum in an order that depends on the sizes
+and layouts only, so equal inputs give equal bits.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ..native.pointers import int64_at, pointer_to
-from .gemm_micro import Tile, axpy_kernel, copy_kernel, dot_kernel, host_tile, tile_kernel, transpose_kernel
+from .gemm_ir import least
+from .gemm_micro import Tile, host_tile, strip_kernel
+from .gemm_pack import panels_kernel, transpose_kernel
+from .gemm_vector import columns_kernel, rows_kernel
 
-WORKSPACE_BYTES = 1 << 20
-ARGUMENTS = 17
+WORKSPACE_BYTES = 4 << 20
 
-_BLOCK_BYTES = 512 << 10  # a packed block of B: half of the second-level cache
-_DEPTH_BYTES = 2048  # of k: the rows of A that a tile reads stay in the first-level cache
-_SPAN = 4096  # elements of y that stay in the first-level cache while the matrix streams by
+_PANELS_BYTES = 3 << 20  # of the workspace, for packed B: it is read from the third-level cache, once for each strip of A
+_DEPTH_BYTES = 2048  # the length of a packed panel's columns: a panel of B stays in the second-level cache
+_STRIP_ROWS = 64  # of A: they stay in the second-level cache while every panel of B passes by
 _IN_PLACE_BYTES = 256 << 10  # a B beyond this is packed: its rows fall on few cache sets and many pages
+_ALIAS_BYTES = 4096  # memory this far apart, or a multiple, falls on one set of the first-level cache
+_SPAN = 4096  # elements of a vector result that stay in the first-level cache while the matrix streams by
 
 
 def make_gemm(dtype: Any, tile: Tile | None = None) -> Callable[[int], int]:
@@ -31,22 +37,22 @@ def make_gemm(dtype: Any, tile: Tile | None = None) -> Callable[[int], int]:
 
     ``args`` is the address of int64 words: m, n, k, a, rsa, csa, b, rsb, csb, c, rsc, accumulate, batch, bsa, bsb, bsc,
     workspace. a [m, k], b [k, n], c [m, n] and workspace are addresses; strides are in elements and of any sign or zero,
-    but C's columns are contiguous and its rows do not overlap. Where ``accumulate`` is not 0, the product is added to C.
-    The workspace has ``WORKSPACE_BYTES`` bytes and begins at a multiple of 64.
+    but C's columns are contiguous, and C overlaps neither A nor B. Where ``accumulate`` is not 0, the product is added to
+    C. The workspace has ``WORKSPACE_BYTES`` bytes and begins at a multiple of 64.
 
-    It is one function, not several: each Numba function that another one calls is optimised and translated again with
-    its caller, tile routines included (four functions compile in 3.8 s, one in 0.9 s).
+    It is one function: Numba translates one that another calls again with its caller (split in four: 3.8 s, now 0.8 s).
     """
     dtype = np.dtype(dtype)
     tile = tile or host_tile()
     size, lanes = dtype.itemsize, tile.vector_bytes // dtype.itemsize
     rows, cols, masks = tile.rows, tile.vectors * lanes, tile.masks
-    multiply, dot, axpy = tile_kernel(dtype, tile), dot_kernel(dtype, tile), axpy_kernel(dtype, tile)
-    copy, transpose = copy_kernel(dtype, tile), transpose_kernel(dtype, tile)
     at = pointer_to(dtype)
-    depth = _DEPTH_BYTES // size
-    breadth = _BLOCK_BYTES // (depth * size) // cols * cols
-    most = WORKSPACE_BYTES // size
+    strip, dot_rows, add_columns = strip_kernel(dtype, tile), rows_kernel(dtype, tile), columns_kernel(dtype, tile)
+    pack, transpose = panels_kernel(dtype, tile), transpose_kernel(dtype, tile)
+    pack_a = panels_kernel(dtype, replace(tile, vector_bytes=rows * size, vectors=1))
+    depth, gap = _DEPTH_BYTES // size, cols * size  # the gap keeps panels apart that would fall on the same cache sets
+    breadth = _PANELS_BYTES // (cols * size * depth + gap) * cols
+    most, scratch_a = _PANELS_BYTES // size, _PANELS_BYTES + (64 << 10)
 
     def gemm(args):  # type: ignore[no-untyped-def]
         p = int64_at(args)
@@ -57,84 +63,74 @@ def make_gemm(dtype: Any, tile: Tile | None = None) -> Callable[[int], int]:
         if m <= 0 or n <= 0 or (k <= 0 and accumulate != 0):
             return 0
         if batch > 1 and bsb == 0 and bsa == m * rsa and bsc == m * rsc:
-            m *= batch
-            batch = 1
-        if m == 1 and n > 1:  # a row times a matrix is the transposed matrix times a column
-            m, n, rsc = n, m, size
-            a, b, bsa, bsb = b, a, bsb, bsa
-            rsa, csa, rsb = csb, rsb, csa
+            m, batch = m * batch, 1
+        # A vector is multiplied as the transposed product where that makes the matrix's contiguous side the one that is
+        # read by vectors: as x @ B with contiguous rows of B, or as A @ x with contiguous rows of A.
+        if (n == 1 and m > 1 and rsa == size and rsc == size) or (m == 1 and n > 1 and csb != size):
+            m, n, a, b, bsa, bsb = n, m, b, a, bsb, bsa
+            rsa, csa, rsb, csb, rsc = csb, rsb, csa, rsa, size
         by_rows = n == 1 and csa == size and k >= lanes
-        by_columns = n == 1 and rsa == size and rsc == size and m >= lanes
-        if n == 1:
-            packed = not (masks or by_rows or by_columns)
-        else:
-            packed = csb != size or (not masks and n % lanes != 0) or (k * n * size > _IN_PLACE_BYTES and m > 2 * rows)
-        kc, nc = (depth, breadth) if packed else (k + 1, n)
+        by_columns = m == 1 and csb == size and n > 4 * cols
+        large = k * n * size > _IN_PLACE_BYTES and m > 2 * rows
+        packed = (n > 1 and csb != size) or (not masks and n % lanes != 0) or large
+        packs_a = packed and rsa == size and csa % _ALIAS_BYTES == 0 and m >= rows and n > cols
+        kc, nc = k + 1, n
         if by_rows:
-            kc = most
+            packed, kc = rsb != size, most
+        elif by_columns:
+            packed, nc = False, _SPAN
+        elif packed:
+            kc, nc = depth, breadth
         for _ in range(batch):
             for j0 in range(0, n, nc):
-                width = min(nc, n - j0)
-                for p0 in range(0, k + 1, kc):
-                    length = min(kc, k - p0)
-                    if length <= 0 and p0 > 0:
-                        break
-                    block, step, stride = b + j0 * csb + p0 * rsb, cols * size, rsb
-                    add = accumulate | p0
-                    if packed or (by_rows and rsb != size):
-                        target, panel, step, stride = workspace, block, cols * size * length, cols * size
-                        for j1 in range(0, width, cols):
-                            some = min(cols, width - j1)
-                            if csb == size and n > 1:
-                                copy(panel, rsb, target, stride, length, some)
-                            elif rsb == size:
-                                for j in range(0, some, lanes):
-                                    transpose(panel + j * csb, csb, target + j * size, stride, min(lanes, some - j), length)
-                            else:
-                                source, to, rs, cs = at(panel), at(target), rsb // size, csb // size
-                                spread = 1 if by_rows else cols
-                                for i in range(length):
-                                    for j in range(some):
-                                        to[i * spread + j] = source[i * rs + j * cs]
-                            panel += cols * csb
-                            target += step
-                        block = workspace
+                width = least(nc, n - j0)
+                for p0 in range(0, k if k > 0 else 1, kc):
+                    length, add = least(kc, k - p0), accumulate | p0
+                    left, right, target = a + p0 * csa, b + j0 * csb + p0 * rsb, c + j0 * size
+                    stride, step = rsb, gap
+                    if packed:
+                        stride, step = gap, gap * (length + 1)
+                        if csb == size and n > 1:
+                            pack(right, rsb, workspace, step, length, width)
+                        else:
+                            to = workspace
+                            for j1 in range(0, width, cols):
+                                some = least(cols, width - j1)
+                                if rsb == size:
+                                    for j in range(0, some, lanes):
+                                        end = least(lanes, some - j)
+                                        transpose(right + (j1 + j) * csb, csb, to + j * size, gap, end, length)
+                                else:
+                                    x, y, rs, cs = at(right + j1 * csb), at(to), rsb // size, csb // size
+                                    spread = 1 if by_rows else cols
+                                    for i in range(length):
+                                        for j in range(some):
+                                            y[i * spread + j] = x[i * rs + j * cs]
+                                to += step
+                        right = workspace
                     if by_rows:
-                        i = 0
-                        while i < m:
-                            taken = 4 if i + 4 <= m else 1
-                            dot(a + i * rsa + p0 * size, rsa, block, c + i * rsc, rsc, length, add, taken)
-                            i += taken
+                        dot_rows(left, rsa, right, target, rsc, length, add, m)
                     elif by_columns:
-                        for i0 in range(0, m, _SPAN):
-                            height = min(_SPAN, m - i0)
-                            target = c + i0 * size
-                            if accumulate == 0:
-                                to = at(target)
-                                for i in range(height):
-                                    to[i] = 0
-                            i = 0
-                            while i < k:
-                                taken = 4 if i + 4 <= k else 1
-                                axpy(b + i * rsb, rsb, a + i0 * size + i * csa, csa, target, height, taken)
-                                i += taken
+                        if accumulate == 0:
+                            y = at(target)
+                            for j in range(width):
+                                y[j] = 0
+                        add_columns(left, csa, right, rsb, target, length, width)
                     else:
-                        i = 0
-                        height = rows
-                        while i < m:
-                            if height > m - i:
-                                height = 8
-                                while height > m - i:
-                                    height >>= 1
-                            left, target = a + i * rsa + p0 * csa, c + i * rsc + j0 * size
-                            panel = block
+                        for i0 in range(0, m, _STRIP_ROWS):
+                            height = least(_STRIP_ROWS, m - i0)
+                            rs, cs, jump = rsa, csa, rsa * rows
+                            if packs_a:
+                                rs, cs, jump = size, rows * size, rows * size * length + 64
+                                pack_a(left, csa, workspace + scratch_a, jump, length, height)
                             for j in range(0, width, cols):
-                                multiply(left, rsa, csa, panel, stride, target + j * size, rsc, length, min(cols, width - j), add, height)
-                                panel += step
-                            i += height
-            a += bsa
-            b += bsb
-            c += bsc
+                                panel = right + j // cols * step
+                                some = least(cols, width - j)
+                                strip(workspace + scratch_a if packs_a else left, rs, cs, jump, panel, stride,
+                                      target + j * size, rsc, length, some, add, height)  # fmt: skip
+                            left += _STRIP_ROWS * rsa
+                            target += _STRIP_ROWS * rsc
+            a, b, c = a + bsa, b + bsb, c + bsc
         return 0
 
     return gemm
