@@ -5,19 +5,18 @@ erfcx(t) = e**(t*t) erfc(t), smooth over the whole half-line: (t + a) erfcx(t) i
 (the variable of Shepherd and Laframboise, Math. Comp. 36, 1981). All are minimax fits (Remez).
 """
 
-import math
-
 from tapegrad.kernels.vector_exp import (
     ONE,
     TWO,
     ZERO,
-    exp2_reduced,
+    exp2_of_small,
     expm1_reduced,
     integer_of,
     logistic_product,
     power_of_two,
     reduce_exp,
     scale_shifted,
+    split_integer,
 )
 from tapegrad.kernels.vector_primitives import (
     absolute,
@@ -33,11 +32,9 @@ from tapegrad.kernels.vector_primitives import (
 )
 
 _HALF = constant(0.5)
-_MINUS_TWO = constant(-2.0)
 _ERF_ONE = constant(3.95, 5.95)  # erf rounds to 1 from here on
 _ERFC_ZERO = constant(12.0, 30.0)
 _GELU_ZERO = constant(16.0, 40.0)
-_SQRT_HALF = constant(math.sqrt(0.5))
 _GELU_SCALE = constant(1.5957691669464111, 1.5957691216057308)  # 2 sqrt(2 / pi)
 _GELU_SCALE_LOW = constant(-4.534068042105272e-08, -9.96930880911092e-17)
 _CUBIC = constant(0.044714998453855515, 0.044715)  # 0.044715
@@ -143,6 +140,47 @@ _ERFCX = polynomial(
         1.0238209284216142e-09,
     ],
 )
+# (t + a) e**(t*t/2) Phi(-t) in u, t <= 14.6 and 38.9, Phi the normal distribution function: 2**-27.0 and 2**-57.9
+_PHI_CENTRE = constant(3.25, 5.625)
+_PHI = polynomial(
+    [
+        0.7374383807182312,
+        -0.5394867062568665,
+        0.27445387840270996,
+        -0.08092449605464935,
+        0.0010974416509270668,
+        0.008304351009428501,
+        -0.00116423808503896,
+        -0.0010515890317037702,
+        0.00014374792226590216,
+        0.00012767854786943644,
+    ],
+    [
+        0.7747463368642883,
+        -0.689469396748793,
+        0.5445305529799671,
+        -0.3793680052593138,
+        0.23070730075414725,
+        -0.12032011607501009,
+        0.05215715695041646,
+        -0.017638971129297795,
+        0.003904093226591538,
+        -8.460869120592283e-05,
+        -0.00032854769348436645,
+        0.00011458815212585646,
+        1.9824217943204914e-06,
+        -1.3428914669094365e-05,
+        2.735024755307446e-06,
+        1.1595451104602517e-06,
+        -5.4377263516375e-07,
+        -8.686360207859956e-08,
+        8.31000375460969e-08,
+        7.042115485948223e-09,
+        -1.0247196313580248e-08,
+        -8.688456925505975e-10,
+        5.799323754694849e-10,
+    ],
+)
 
 
 @helper
@@ -153,22 +191,23 @@ def half_line(x, end):
 
 
 @helper
-def tail(a, b, factor):
-    """Return factor * e**(-a*b), with the rounding error of a*b made good; may be subnormal."""
+def tail(a, b, factor, error):
+    """Return factor (1 + error) e**(-a*b), with the rounding error of a*b made good; may be subnormal."""
     product = a * b
     shifted, r = reduce_exp(-product)
-    return scale_shifted(muladd(expm1_reduced(r - fma(a, b, -product)), factor, factor), shifted)
+    p = expm1_reduced(r - fma(a, b, -product))
+    p = muladd(error, ONE(p) + p, p)
+    return scale_shifted(muladd(p, factor, factor), shifted)
 
 
 @helper
-def erfcx(t):
-    """Return e**(t*t) erfc(t) for 0 <= t."""
-    total = t + _CENTRE(t)
-    inverse = ONE(t) / total
-    error = muladd(inverse, (total - _CENTRE(t)) - t, fma(-total, inverse, ONE(t)))  # of the sum and the division
-    u = muladd(_MINUS_TWO(t) * _CENTRE(t), inverse, ONE(t))
-    y = _ERFCX(muladd(_MINUS_TWO(t) * _CENTRE(t) * inverse, error, u)) * inverse
-    return muladd(y, error, y)
+def map_half_line(t, a):
+    """Return (u, v, e): u = (t - a) / (t + a), and 1 / (t + a) = v (1 + e): e is the error of sum and division."""
+    total = t + a
+    v = ONE(t) / total
+    e = muladd(v, (total - a) - t, fma(-total, v, ONE(t)))
+    u = (t - a) * v
+    return muladd(u, e, u), v, e
 
 
 @elementary
@@ -176,8 +215,8 @@ def erf(x):
     """Return the error function."""
     t = half_line(x, _ERF_ONE(x))
     near = muladd(t, _ERF_SMALL(t * t), t)
-    shifted, p = exp2_reduced(_LOG2_ERFC(t))
-    far = ONE(t) - p * power_of_two(integer_of(shifted))
+    shifted, r = split_integer(_LOG2_ERFC(t))
+    far = ONE(t) - exp2_of_small(r) * power_of_two(integer_of(shifted))
     return copysign(select(t < ONE(t), near, far), x)
 
 
@@ -185,7 +224,8 @@ def erf(x):
 def erfc(x):
     """Return 1 - erf(x), accurate where that is tiny."""
     t = half_line(x, _ERFC_ZERO(x))
-    y = tail(t, t, erfcx(t))
+    u, v, e = map_half_line(t, _CENTRE(t))
+    y = tail(t, t, _ERFCX(u) * v, e)
     return select(x < ZERO(x), TWO(x) - y, y)
 
 
@@ -193,8 +233,8 @@ def erfc(x):
 def gelu(x):
     """Return x times the normal distribution function of x, accurate where that is tiny: max(x, 0) - |x| Phi(-|x|)."""
     t = half_line(x, _GELU_ZERO(x))
-    half = _HALF(t) * t
-    return select(x < ZERO(x), ZERO(x), x) - tail(half, t, half * erfcx(t * _SQRT_HALF(t)))
+    u, v, e = map_half_line(t, _PHI_CENTRE(t))
+    return select(x < ZERO(x), ZERO(x), x) - tail(_HALF(t) * t, t, t * v * _PHI(u), e)
 
 
 @elementary

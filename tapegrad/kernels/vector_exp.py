@@ -141,18 +141,23 @@ def exp(x):
 
 
 @helper
-def exp2_reduced(x):
-    """Return (MAGIC + n, 2**r): x = n + r, |r| <= 1/2."""
+def exp2_of_small(r):
+    """Return 2**r for |r| <= 1/2."""
+    return muladd(_EXP2(r), r, ONE(r))
+
+
+@helper
+def split_integer(x):
+    """Return (MAGIC + n, r): x = n + r, |r| <= 1/2."""
     shifted = x + MAGIC(x)
-    r = x - (shifted - MAGIC(x))
-    return shifted, muladd(_EXP2(r), r, ONE(r))
+    return shifted, x - (shifted - MAGIC(x))
 
 
 @elementary
 def exp2(x):
     """Return 2**x."""
-    shifted, p = exp2_reduced(clamp(x, _EXP2_LOW(x), _EXP2_HIGH(x)))
-    return scale_shifted(p, shifted)
+    shifted, r = split_integer(clamp(x, _EXP2_LOW(x), _EXP2_HIGH(x)))
+    return scale_shifted(exp2_of_small(r), shifted)
 
 
 @elementary

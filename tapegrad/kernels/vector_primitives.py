@@ -120,6 +120,7 @@ nearest = _llvm("llvm.rint", 1)
 truncate = _llvm("llvm.trunc", 1)
 floor = _llvm("llvm.floor", 1)
 
+exact_remainder = _intrinsic(2, _same_float, lambda builder, kind, a, b: builder.frem(a, b))  # libm's fmod: scalar
 int_add, int_sub, int_and, int_or, int_xor = (_integer(name) for name in ("add", "sub", "and_", "or_", "xor"))
 shift_left, shift_right, shift_right_logical = (_integer(name) for name in ("shl", "ashr", "lshr"))
 

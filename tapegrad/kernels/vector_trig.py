@@ -50,7 +50,7 @@ _BOTTOM = np.float32(np.pi / 2 * 2.0**-86)
 _I1, _I2, _I8, _I23, _I30, _I31, _I32, _I64, _I127 = (np.int32(k) for k in (1, 2, 8, 23, 30, 31, 32, 64, 127))
 _EIGHTH = np.int32(1 << 29)
 _FRACTION_MASK, _HIDDEN_BIT = np.int32(0x7FFFFF), np.int32(0x800000)
-_SIGN = integer(-(1 << 31), -(1 << 63))
+SIGN = integer(-(1 << 31), -(1 << 63))
 _INTEGER_ONE = integer(1, 1)
 _INTEGER_TWO = integer(2, 2)
 _TOP = integer(30, 62)
@@ -147,7 +147,7 @@ def sin(x):
     """Return the sine of x radians."""
     q, r = reduce_trig(x)
     y = quadrant_value(q, r)
-    return from_bits(int_xor(bits(y), int_and(bits(x), _SIGN(q))))
+    return from_bits(int_xor(bits(y), int_and(bits(x), SIGN(q))))
 
 
 @elementary
@@ -164,4 +164,4 @@ def tan(x):
     odd = int_and(q, _INTEGER_ONE(q)) == _INTEGER_ONE(q)
     s, c = sin_reduced(r), cos_reduced(r)
     y = select(odd, -c, s) / select(odd, s, c)
-    return from_bits(int_xor(bits(y), int_and(bits(x), _SIGN(q))))
+    return from_bits(int_xor(bits(y), int_and(bits(x), SIGN(q))))
