@@ -1,0 +1,57 @@
+"""tapegrad: PyTorch's autograd semantics on a flat tape, compiled by Numba."""
+
+from typing import Any
+
+from tapegrad import autograd
+from tapegrad.autograd import (
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+    no_grad,
+    set_grad_enabled,
+)
+from tapegrad.ops import functions
+from tapegrad.runtime.dtype import bool_, dtype, float32, float64, get_default_dtype, int32, int64, set_default_dtype, uint8
+from tapegrad.tensor import Tensor, as_tensor, from_numpy, tensor
+from tapegrad.tensor.properties import Size, device
+from tapegrad.version import __version__
+
+bool = bool_  # noqa: A001 (torch's names of the dtypes)
+float, double, int, long = float32, float64, int32, int64  # noqa: A001
+
+# every op's function comes from its declaration
+for _name, _function in functions.items():
+    if not _name.startswith("_"):
+        globals().setdefault(_name, _function)
+
+
+def __getattr__(name: str) -> Any:
+    raise AttributeError(f"module 'tapegrad' has no attribute {name!r}")
+
+
+__all__ = [
+    "Size",
+    "Tensor",
+    "__version__",
+    "as_tensor",
+    "autograd",
+    "device",
+    "dtype",
+    "enable_grad",
+    "float32",
+    "float64",
+    "from_numpy",
+    "get_default_dtype",
+    "inference_mode",
+    "int32",
+    "int64",
+    "is_grad_enabled",
+    "is_inference_mode_enabled",
+    "no_grad",
+    "set_default_dtype",
+    "set_grad_enabled",
+    "tensor",
+    "uint8",
+    *(name for name in functions if not name.startswith("_")),
+]

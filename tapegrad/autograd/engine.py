@@ -1,0 +1,309 @@
+"""backward and grad: gives the roots their cotangents, runs the machine's sweep, and answers what it asks of Python."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tapegrad.autograd import hooks
+from tapegrad.ops.calls import functions, shape_of
+from tapegrad.runtime.errors import raise_status
+from tapegrad.runtime.handle import Tensor, wrap
+from tapegrad.runtime.layout import FLOAT32, HOOKED, REQUIRES_GRAD
+from tapegrad.runtime.machine import machine
+from tapegrad.runtime.sweep import CALL_AFTER_ACCUMULATION, CALL_HOOKS
+
+_SLOT, _PRODUCER = 0, 6
+
+
+@dataclass
+class _Sweep:
+    """A sweep that is running: what reaches these slots is handed to the caller."""
+
+    captured: dict[int, Tensor | None] = field(default_factory=dict)
+
+
+_running: list[_Sweep] = []
+_sweeps = 0
+python_rules: list[Callable[[int], int]] = []  # the rule of custom Functions, set by autograd/function.py
+
+
+def _answer(kind: int, a: int, b: int) -> int:
+    """Do what the sweep asks for; see the CALL_ constants of runtime/sweep.py."""
+    if kind == CALL_HOOKS:
+        return _finish_cotangent(a, b)
+    if kind == CALL_AFTER_ACCUMULATION:
+        hooks.run_after_accumulation(a)
+        return 0
+    return python_rules[0](a)
+
+
+machine.python_callbacks = _answer
+
+
+def _finish_cotangent(slot: int, cotangent: int) -> int:
+    """Run a slot's hooks on its finished cotangent and note it for the caller; return the slot that replaces it."""
+    gradient = wrap(machine.handle_of_slot(cotangent))
+    replaced = hooks.run_hooks(slot, gradient)
+    captured = _running[-1].captured
+    if slot in captured:
+        captured[slot] = replaced
+    if replaced is gradient:
+        return cotangent
+    return machine.retain_slot(replaced._handle)  # type: ignore[no-any-return]
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    return (value,) if isinstance(value, Tensor) or value is None else tuple(value)
+
+
+def _root_gradients(roots: Sequence[Tensor], gradients: Any) -> list[Tensor]:
+    """Return a cotangent for each root, ones for a scalar without one; RuntimeError in torch's words otherwise."""
+    given = _as_tuple(gradients) if gradients is not None else (None,) * len(roots)
+    if len(given) != len(roots):
+        raise RuntimeError(f"got {len(roots)} tensors and {len(given)} gradients")
+    return [_root_gradient(k, root, gradient) for k, (root, gradient) in enumerate(zip(roots, given, strict=True))]
+
+
+def _root_gradient(k: int, root: Tensor, gradient: Tensor | None) -> Tensor:
+    if not machine.flags_of(root._handle) & REQUIRES_GRAD:
+        raise RuntimeError(f"element {k} of tensors does not require grad and does not have a grad_fn")
+    shape = shape_of(root)
+    if gradient is None:
+        if any(length != 1 for length in shape):
+            raise RuntimeError("grad can be implicitly created only for scalar outputs")
+        ones = wrap(machine.new_tensor(machine.dtype_of(root._handle), *shape))
+        machine.set_item(ones._handle, 1.0)
+        return ones
+    if not isinstance(gradient, Tensor):
+        raise TypeError(f"gradients can be either Tensors or None, but got {type(gradient).__name__}")
+    if shape_of(gradient) != shape:
+        raise RuntimeError(
+            f"Mismatch in shape: grad_output[{k}] has a shape of {list(shape_of(gradient))} and output[{k}] has a "
+            f"shape of {list(shape)}."
+        )
+    if machine.dtype_of(gradient._handle) < FLOAT32:
+        raise RuntimeError(f"grad_output[{k}] must be a floating point tensor, got {gradient.dtype}")
+    return gradient
+
+
+@contextlib.contextmanager
+def _fresh_sweep(create_graph: bool) -> Iterator[_Sweep]:
+    """Set the machine up for a sweep; one that runs inside of another's hook leaves the other as it was."""
+    global _sweeps
+    state = machine.state
+    names = ("grad_enabled", "sweep_id", "pending", "leaf_head", "selective", "inference_enabled")
+    before = {name: int(state[name]) for name in names}
+    stashed = _stash_cotangents() if state["sweeping"] else None
+    _sweeps += 1
+    state["sweep_id"], state["pending"], state["leaf_head"], state["selective"] = _sweeps, 0, -1, 0
+    state["grad_enabled"], state["inference_enabled"] = create_graph, 0
+    sweep = _Sweep()
+    _running.append(sweep)
+    try:
+        yield sweep
+    finally:
+        _running.pop()
+        for name, value in before.items():
+            state[name] = value
+        if stashed is not None:
+            _restore_cotangents(stashed)
+
+
+def _stash_cotangents() -> tuple[Any, Any, Any]:
+    slots = machine.table("slots")
+    waiting = np.flatnonzero((slots["cotangent"] >= 0) & (slots["serial"] >= 0))
+    stashed = waiting, slots["cotangent"][waiting].copy(), slots["next"][waiting].copy()
+    slots["cotangent"][waiting] = -1
+    return stashed
+
+
+def _restore_cotangents(stashed: tuple[Any, Any, Any]) -> None:
+    slots = machine.table("slots")
+    waiting, cotangents, following = stashed
+    slots["cotangent"][waiting] = cotangents
+    slots["next"][waiting] = following
+
+
+def _select(sweep: _Sweep, inputs: Sequence[Tensor], top: int) -> None:
+    """Restrict the sweep to what the inputs need, and have what reaches them noted."""
+    slots = machine.table("slots")
+    for tensor in inputs:
+        fields = machine.fields_of(tensor._handle)
+        sweep.captured[fields[_SLOT]] = None
+        slots["needed"][fields[_SLOT]] = machine.state["sweep_id"]
+        machine.set_flags(tensor._handle, HOOKED, 0)
+    machine.state["selective"] = 1
+    machine.mark_needed(top)
+
+
+def _run(
+    roots: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    inputs: Sequence[Tensor] | None,
+    retain_graph: bool,
+    create_graph: bool,
+    accumulate: bool,
+) -> _Sweep:
+    top = max(machine.fields_of(root._handle)[_PRODUCER] for root in roots)
+    with _fresh_sweep(create_graph) as sweep:
+        if inputs is not None:
+            _select(sweep, inputs, top)
+        status = 0
+        for root, gradient in zip(roots, gradients, strict=True):
+            status = status or machine.give(machine.fields_of(root._handle)[_SLOT], gradient._handle)
+        status = status or machine.sweep(top, int(retain_graph), int(accumulate))
+        for tensor in inputs or ():
+            hooks.update_flag(tensor)
+    if status < 0:
+        raise_status(status)
+    return sweep
+
+
+def backward(
+    tensors: Any,
+    grad_tensors: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Any = None,
+) -> None:
+    """Add the gradients of the tensors to the ``.grad`` of the leaves that they were computed from.
+
+    Args:
+        tensors: the roots, a tensor or a sequence of tensors.
+        grad_tensors: the cotangent of each root, of its shape; None stands for 1 where the root has one element.
+        retain_graph: keep the values that the graph has saved, so that it can be gone through again; by default as
+            ``create_graph``.
+        create_graph: record the gradients' own operations, for derivatives of higher order.
+        inputs: accumulate into these tensors only, leaves or not.
+
+    Raises:
+        RuntimeError: a root needs no gradient, has several elements and no cotangent, or its graph was freed.
+    """
+    roots = _as_tuple(tensors)
+    if not roots:
+        return
+    if inputs is not None and len(_as_tuple(inputs)) == 0:
+        raise RuntimeError("'inputs' argument to backward() cannot be empty.")
+    gradients = _root_gradients(roots, grad_tensors)
+    retain = create_graph if retain_graph is None else retain_graph
+    if inputs is None:
+        _run(roots, gradients, None, retain, create_graph, True)
+        return
+    chosen = _as_tuple(inputs)
+    _check_inputs(chosen)
+    sweep = _run(roots, gradients, chosen, retain, create_graph, True)
+    for tensor in chosen:
+        gradient = sweep.captured[machine.fields_of(tensor._handle)[_SLOT]]
+        if not tensor.is_leaf and gradient is not None:
+            hooks.add_to_grad(tensor, gradient)
+
+
+def _check_inputs(inputs: Sequence[Tensor]) -> None:
+    for tensor in inputs:
+        if not machine.flags_of(tensor._handle) & REQUIRES_GRAD:
+            raise RuntimeError("One of the differentiated Tensors does not require grad")
+
+
+def grad(
+    outputs: Any,
+    inputs: Any,
+    grad_outputs: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool | None = None,
+    is_grads_batched: bool = False,
+    materialize_grads: bool = False,
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of the outputs' sum with respect to the inputs; ``.grad`` is left alone.
+
+    Args:
+        outputs: the roots, a tensor or a sequence of tensors.
+        inputs: the tensors to differentiate by, leaves or not.
+        grad_outputs: the cotangent of each root; None stands for 1 where the root has one element.
+        retain_graph: keep the graph's saved values; by default as ``create_graph``.
+        create_graph: record the gradients' own operations, for derivatives of higher order.
+        allow_unused: return None for inputs that the outputs do not depend on, instead of an error.
+        is_grads_batched: the first dimension of ``grad_outputs`` counts cotangents; gradients get the same.
+        materialize_grads: return zeros instead of None.
+
+    Returns:
+        One gradient for each input, of its shape.
+
+    Raises:
+        RuntimeError: as backward; and when an input is unused and ``allow_unused`` is not set.
+    """
+    if is_grads_batched:
+        return _batched_grad(outputs, inputs, grad_outputs, retain_graph, create_graph, allow_unused)
+    roots, chosen = _as_tuple(outputs), _as_tuple(inputs)
+    gradients = _root_gradients(roots, grad_outputs)
+    _check_inputs(chosen)
+    retain = create_graph if retain_graph is None else retain_graph
+    sweep = _run(roots, gradients, chosen, retain, create_graph, False)
+    found = [sweep.captured[machine.fields_of(tensor._handle)[_SLOT]] for tensor in chosen]
+    if materialize_grads:
+        return tuple(
+            functions["zeros_like"](tensor) if gradient is None else gradient
+            for tensor, gradient in zip(chosen, found, strict=True)
+        )
+    if not allow_unused and any(gradient is None for gradient in found):
+        raise RuntimeError(
+            "One of the differentiated Tensors appears to not have been used in the graph. Set allow_unused=True if "
+            "this is the desired behavior."
+        )
+    return tuple(found)
+
+
+def _batched_grad(
+    outputs: Any, inputs: Any, grad_outputs: Any, retain: bool | None, create_graph: bool, allow_unused: bool | None
+) -> tuple[Tensor | None, ...]:
+    cotangents = _as_tuple(grad_outputs)
+    batch = shape_of(cotangents[0])[0]
+    rows = [
+        grad(
+            outputs,
+            inputs,
+            [cotangent[k] for cotangent in cotangents],
+            retain_graph=True if k < batch - 1 else retain,
+            create_graph=create_graph,
+            allow_unused=allow_unused,
+        )
+        for k in range(batch)
+    ]
+    return tuple(None if column[0] is None else functions["stack"](column) for column in zip(*rows, strict=True))
+
+
+def tensor_backward(
+    self: Tensor,
+    gradient: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Any = None,
+    **old: Any,
+) -> None:
+    """Add the gradients of this tensor to the ``.grad`` of the leaves that it was computed from.
+
+    Args:
+        gradient: the cotangent, of this tensor's shape; may be left out where it has one element.
+        retain_graph: keep the values that the graph has saved, so that it can be gone through again.
+        create_graph: record the gradients' own operations, for derivatives of higher order.
+        inputs: accumulate into these tensors only.
+
+    Example:
+        >>> import tapegrad as tg
+        >>> x = tg.tensor([2.0, 3.0], requires_grad=True)
+        >>> (x * x).sum().backward()
+        >>> x.grad
+        tensor([4., 6.])
+    """
+    if old:
+        hint = " (it is called retain_graph now)" if "retain_variables" in old else ""
+        raise TypeError(f"backward() got an unexpected keyword argument '{next(iter(old))}'{hint}")
+    backward(self, gradient, retain_graph, create_graph, inputs)
+
+
+Tensor.backward = tensor_backward  # type: ignore[attr-defined]
