@@ -69,7 +69,8 @@ SAME, FLOATING, TO_BOOL, TO_INT64, FROM_ATTRIBUTE = range(5)
     VIEW_IMPOSSIBLE,
     READ_ONLY,
     OUT_OF_BOUNDS,
-) = range(-2, -26, -1)
+    NO_GRAD_VIEW,
+) = range(-2, -27, -1)
 
 STATE = np.dtype(
     [
@@ -80,7 +81,7 @@ STATE = np.dtype(
             "storages storages_capacity storages_top storages_free "
             "entries entries_capacity entries_top entries_dead "
             "words words_capacity words_top "
-            "ops kernels constants "
+            "ops kernels constants addresses "
             "emit_function release_function sweep_function resolve_callback python_callback drop_callback "
             "grad_enabled inference_enabled default_dtype site "
             "arena arena_end bytes_live bytes_cached bytes_peak "

@@ -33,6 +33,7 @@ from tapegrad.runtime.layout import (
 
 OP_LIMIT = 1024
 CONSTANT_LIMIT = 256
+ADDRESS_LIMIT = 256  # of functions that kernels of several ops call (GEMM, LAPACK); see ops/addresses.py
 WORKSPACE_BYTES = 1 << 22
 _FIRST_ROWS = 4096
 
@@ -68,7 +69,8 @@ class Machine:
         self.kernels = np.zeros((OP_LIMIT, DTYPE_COUNT, DTYPE_COUNT), np.int64)
         self.constants = np.zeros((CONSTANT_LIMIT, 2), np.int64)
         self.workspace = np.zeros(WORKSPACE_BYTES + 64, np.uint8)
-        for name in ("ops", "kernels", "constants"):
+        self.addresses = np.zeros(ADDRESS_LIMIT, np.int64)
+        for name in ("ops", "kernels", "constants", "addresses"):
             self.state[name] = getattr(self, name).ctypes.data
         self.state["workspace"] = (self.workspace.ctypes.data + 63) // 64 * 64
         self.state["grad_enabled"] = 1
