@@ -9,7 +9,7 @@ entry was kept, else ``target`` itself.
 from numba import types
 
 from tapegrad.native.cache import jit
-from tapegrad.native.pointers import call2, call3, call4, int64_at, stack_words
+from tapegrad.native.pointers import call1, call2, call3, call4, int64_at, stack_words
 from tapegrad.runtime.elementwise import infer_broadcast, run_elementwise, same_shape
 from tapegrad.runtime.layout import (
     BOOL,
@@ -31,6 +31,7 @@ from tapegrad.runtime.layout import (
     KERNEL_MISSING,
     LEAF_IN_PLACE,
     LEAF_VIEW_IN_PLACE,
+    NO_GRAD_VIEW,
     MAX_OUTPUTS,
     OUT_OF_BOUNDS,
     OVERLAPPING_WRITE,
@@ -48,6 +49,7 @@ from tapegrad.runtime.layout import (
     VIEW,
     WRAPPED,
     attribute,
+    data_address,
     entry_row,
     is_float,
     item_bytes,
@@ -178,7 +180,7 @@ def _infer(st, op, spec, frame):
 @jit
 def _allocate(st, slot):
     row = slot_of(st, slot)
-    if not set_contiguous(row) or row.numel > (1 << 62) // item_bytes(row.dtype):
+    if not set_contiguous(row):
         return SIZE_OVERFLOW
     storage = new_storage(st, row.numel * item_bytes(row.dtype))
     if storage < 0:
@@ -297,6 +299,8 @@ def _check_target(st, target):
             base = slot_of(st, row.base)
             if base.flags & REQUIRES_GRAD and base.producer < 0:
                 return LEAF_VIEW_IN_PLACE
+            if base.flags & REQUIRES_GRAD and not row.flags & REQUIRES_GRAD:
+                return NO_GRAD_VIEW
     for d in range(row.ndim):
         if strides_in(row)[d] == 0 and shape_in(row)[d] > 1:
             return OVERLAPPING_WRITE
@@ -406,6 +410,9 @@ def _start_view(st, frame):
 
 @jit
 def _run_view(st, op, spec, frame):
+    status = _make_contiguous(st, spec, frame)
+    if status < 0:
+        return status
     _start_view(st, frame)
     words = int64_at(frame)
     status = _infer(st, op, spec, frame)
@@ -416,7 +423,59 @@ def _run_view(st, op, spec, frame):
 
 
 @jit
+def _is_plain(st, spec, frame):
+    """Return whether the operands are float tensors of one dtype and shape, all contiguous: the fast case."""
+    words = int64_at(frame)
+    first = slot_of(st, words[FRAME_INPUTS])
+    if spec.result_dtype > FLOATING or spec.unpromoted or not is_float(first.dtype) or first.numel == 0:
+        return False
+    for k in range(words[FRAME_INPUT_COUNT]):
+        row = slot_of(st, words[FRAME_INPUTS + k])
+        if not row.flags & CONTIGUOUS or row.flags & WRAPPED or row.dtype != first.dtype or not same_shape(row, first):
+            return False
+    return True
+
+
+@jit
+def _run_plain(st, op, spec, frame):
+    """Run an elementwise op in the fast case: no promotion, no broadcasting, one call of the kernel."""
+    words = int64_at(frame)
+    first = slot_of(st, words[FRAME_INPUTS])
+    dtype = types.int64(first.dtype)
+    kernel = _kernel(st, op, dtype, dtype)
+    if kernel == 0:
+        return KERNEL_MISSING
+    slot = new_slot(st)
+    words[0] = slot
+    row = slot_of(st, slot)
+    row.dtype = dtype
+    row.ndim = first.ndim
+    for d in range(first.ndim):
+        shape_in(row)[d] = shape_in(first)[d]
+        strides_in(row)[d] = strides_in(first)[d]
+    row.numel = first.numel
+    row.flags = CONTIGUOUS
+    storage = new_storage(st, row.numel * item_bytes(dtype))
+    if storage < 0:
+        return storage
+    row.storage = storage
+    args_address = stack_words(20)
+    args = int64_at(args_address)
+    args[0] = 1
+    args[1] = row.numel
+    args[2] = data_address(st, slot)
+    args[4] = 1
+    for k in range(words[FRAME_INPUT_COUNT]):
+        args[5 + 3 * k] = data_address(st, words[FRAME_INPUTS + k])
+        args[7 + 3 * k] = 1
+    call1(kernel, args_address)
+    return 0
+
+
+@jit
 def _run_elementwise(st, op, spec, frame, target):
+    if target < 0 and _is_plain(st, spec, frame):
+        return _run_plain(st, op, spec, frame)
     words = int64_at(frame)
     dtype = _promote(st, spec, frame)
     if dtype < 0:
@@ -470,7 +529,8 @@ def _alias_target(st, slot, target):
 
 
 @jit
-def _run_general(st, op, spec, frame):
+def _run_general(st, op, spec, frame, target):
+    """With a target, the first result is the target's memory, into which the kernel writes."""
     words = int64_at(frame)
     dtype = _promote(st, spec, frame)
     if dtype < -1:
@@ -490,7 +550,7 @@ def _run_general(st, op, spec, frame):
     status = _infer(st, op, spec, frame)
     for k in range(spec.outputs):
         if status >= 0:
-            status = _allocate(st, words[k])
+            status = _alias_target(st, words[k], target) if target >= 0 and k == 0 else _allocate(st, words[k])
     kernel = 0
     if status >= 0:
         kernel = _kernel(st, op, dtype, result_dtype)
@@ -529,7 +589,7 @@ def _run(st, op, spec, frame, target):
         return _run_elementwise(st, op, spec, frame, target)
     if spec.kind == VIEW:
         return _run_view(st, op, spec, frame)
-    return _run_general(st, op, spec, frame)
+    return _run_general(st, op, spec, frame, target)
 
 
 def emit(st, op, frame, target):

@@ -47,6 +47,7 @@ _SMALL = 1 << 16
 _CACHE_LIMIT = 1 << 28  # freed large blocks are kept up to this, or up to as much as is in use
 _GUARD = 0x5AFEB10C5AFEB10C
 _ROWS_KEPT_FREE = 512
+MAX_ELEMENTS = 1 << 58  # so that no size in bytes overflows
 
 _i64 = types.int64
 _mprotect = symbol("mprotect", types.int32, _i64, _i64, types.int32)
@@ -71,7 +72,7 @@ else:
 def size_class(size):
     """Return the class of a block of ``size`` bytes: 16 classes by 64 bytes, then four to a doubling."""
     if size <= 1024:
-        return max((size + 63) // 64 - 1, 0)
+        return max((size + 63) >> 6, 1) - 1
     doubling = 0
     while (2048 << doubling) < size:
         doubling += 1
@@ -559,19 +560,20 @@ def reserve(st, wanted):
 def set_contiguous(row):
     """Give a slot of known shape its row-major strides and its number of elements; return False on overflow."""
     stride = 1
+    product = 1.0  # tells overflow without a division, which would take longer than all the rest
+    empty = False
     for k in range(row.ndim):
         d = row.ndim - 1 - k
         strides_in(row)[d] = stride
-        length = max(shape_in(row)[d], 1)
-        if stride > (1 << 62) // length:
-            return False
+        length = shape_in(row)[d]
+        if length == 0:
+            empty = True
+            length = 1
         stride *= length
-    row.numel = stride
-    for d in range(row.ndim):
-        if shape_in(row)[d] == 0:
-            row.numel = 0
+        product *= length
+    row.numel = 0 if empty else stride
     row.flags |= CONTIGUOUS
-    return True
+    return product < MAX_ELEMENTS
 
 
 @jit

@@ -30,7 +30,6 @@ from tapegrad.runtime.layout import (
     GRAPH_FREED,
     HOOKED,
     MAX_OUTPUTS,
-    MAX_TEMPORARIES,
     NO_DERIVATIVE,
     PYTHON,
     REF_CONSTANT,
@@ -211,7 +210,7 @@ def _any_cotangent(st, entry_words):
 
 
 @jit
-def _resolve(st, reference, entry_words, operand, temporaries):
+def _resolve(st, reference, entry_words, operand, temporaries, rows):
     """Return the slot that a reference of a rule stands for; a missing cotangent becomes zeros."""
     state = state_of(st)
     words = int64_at(entry_words)
@@ -225,7 +224,7 @@ def _resolve(st, reference, entry_words, operand, temporaries):
         result = words[reference - REF_COTANGENT]
         if result >= 0 and slot_of(st, result).cotangent >= 0:
             return types.int64(slot_of(st, result).cotangent)
-        zeros = MAX_TEMPORARIES - MAX_OUTPUTS + reference - REF_COTANGENT
+        zeros = rows + reference - REF_COTANGENT
         if kept[zeros] < 0:
             kept[zeros] = emit_one(st, ZEROS_LIKE, result, 0)
         return kept[zeros]
@@ -257,13 +256,13 @@ def _fill_attributes(frame, at, rule, entry_words, operand):
 
 
 @jit
-def _run_row(st, rule, entry_words, operand, temporaries):
+def _run_row(st, rule, entry_words, operand, temporaries, rows):
     """Emit one row of a rule, or give its result to the operand it is for; return 0 or a status."""
     frame = stack_words(80)
     words = int64_at(frame)
     words[FRAME_INPUT_COUNT] = rule.count
     for k in range(rule.count):
-        slot = _resolve(st, types.int64(rule.inputs[k]), entry_words, operand, temporaries)
+        slot = _resolve(st, types.int64(rule.inputs[k]), entry_words, operand, temporaries, rows)
         if slot < -1:
             return slot
         words[FRAME_INPUTS + k] = slot
@@ -290,16 +289,17 @@ def _run_rule_once(st, entry, wanted, operand):
     entry_words = state.words + 8 * row.words
     temporaries = stack_words(48)
     kept = int64_at(temporaries)
-    for k in range(MAX_TEMPORARIES):
+    used = spec.rule_rows + MAX_OUTPUTS  # the last ones are for missing cotangents
+    for k in range(used):
         kept[k] = -1
     status = 0
     for r in range(spec.rule_rows):
         rule = rule_row(spec.rule, r)
         if rule.wanted & wanted:
-            status = _run_row(st, rule, entry_words, operand, temporaries)
+            status = _run_row(st, rule, entry_words, operand, temporaries, spec.rule_rows)
             if status < 0:
                 break
-    for k in range(MAX_TEMPORARIES):
+    for k in range(used):
         if kept[k] >= 0:
             release(st, kept[k])
     return status
