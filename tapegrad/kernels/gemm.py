@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ..native.pointers import int64_at, pointer_to
+from ..native.pointers import int64_at
 from .gemm_ir import least
-from .gemm_micro import Tile, host_tile, strip_kernel
-from .gemm_pack import panels_kernel, transpose_kernel
+from .gemm_micro import Tile, host_tile, multiply_kernel
+from .gemm_pack import pack_kernel, panels_kernel
 from .gemm_vector import columns_kernel, rows_kernel
 
 WORKSPACE_BYTES = 4 << 20
@@ -46,9 +46,8 @@ def make_gemm(dtype: Any, tile: Tile | None = None) -> Callable[[int], int]:
     tile = tile or host_tile()
     size, lanes = dtype.itemsize, tile.vector_bytes // dtype.itemsize
     rows, cols, masks = tile.rows, tile.vectors * lanes, tile.masks
-    at = pointer_to(dtype)
-    strip, dot_rows, add_columns = strip_kernel(dtype, tile), rows_kernel(dtype, tile), columns_kernel(dtype, tile)
-    pack, transpose = panels_kernel(dtype, tile), transpose_kernel(dtype, tile)
+    multiply, dot_rows, add_columns = multiply_kernel(dtype, tile), rows_kernel(dtype, tile), columns_kernel(dtype, tile)
+    pack = pack_kernel(dtype, tile)
     pack_a = panels_kernel(dtype, replace(tile, vector_bytes=rows * size, vectors=1))
     depth, gap = _DEPTH_BYTES // size, cols * size  # the gap keeps panels apart that would fall on the same cache sets
     breadth = _PANELS_BYTES // (cols * size * depth + gap) * cols
@@ -88,48 +87,25 @@ def make_gemm(dtype: Any, tile: Tile | None = None) -> Callable[[int], int]:
                     length, add = least(kc, k - p0), accumulate | p0
                     left, right, target = a + p0 * csa, b + j0 * csb + p0 * rsb, c + j0 * size
                     stride, step = rsb, gap
-                    if packed:
+                    if by_rows and packed:
+                        pack(right, 0, rsb, workspace, gap, 1, length)
+                        right = workspace
+                    elif packed:
                         stride, step = gap, gap * (length + 1)
-                        if csb == size and n > 1:
-                            pack(right, rsb, workspace, step, length, width)
-                        else:
-                            to = workspace
-                            for j1 in range(0, width, cols):
-                                some = least(cols, width - j1)
-                                if rsb == size:
-                                    for j in range(0, some, lanes):
-                                        end = least(lanes, some - j)
-                                        transpose(right + (j1 + j) * csb, csb, to + j * size, gap, end, length)
-                                else:
-                                    x, y, rs, cs = at(right + j1 * csb), at(to), rsb // size, csb // size
-                                    spread = 1 if by_rows else cols
-                                    for i in range(length):
-                                        for j in range(some):
-                                            y[i * spread + j] = x[i * rs + j * cs]
-                                to += step
+                        pack(right, rsb, csb, workspace, step, length, width)
                         right = workspace
                     if by_rows:
                         dot_rows(left, rsa, right, target, rsc, length, add, m)
                     elif by_columns:
-                        if accumulate == 0:
-                            y = at(target)
-                            for j in range(width):
-                                y[j] = 0
-                        add_columns(left, csa, right, rsb, target, length, width)
+                        add_columns(left, csa, right, rsb, target, length, width, add)
                     else:
                         for i0 in range(0, m, _STRIP_ROWS):
-                            height = least(_STRIP_ROWS, m - i0)
-                            rs, cs, jump = rsa, csa, rsa * rows
+                            height, jump = least(_STRIP_ROWS, m - i0), rsa * rows
+                            first, rs, cs = left + i0 * rsa, rsa, csa
                             if packs_a:
-                                rs, cs, jump = size, rows * size, rows * size * length + 64
-                                pack_a(left, csa, workspace + scratch_a, jump, length, height)
-                            for j in range(0, width, cols):
-                                panel = right + j // cols * step
-                                some = least(cols, width - j)
-                                strip(workspace + scratch_a if packs_a else left, rs, cs, jump, panel, stride,
-                                      target + j * size, rsc, length, some, add, height)  # fmt: skip
-                            left += _STRIP_ROWS * rsa
-                            target += _STRIP_ROWS * rsc
+                                first, rs, cs, jump = workspace + scratch_a, size, rows * size, rows * size * length + 64
+                                pack_a(left + i0 * rsa, csa, first, jump, length, height)
+                            multiply(first, rs, cs, jump, right, stride, step, target + i0 * rsc, rsc, length, width, add, height)
             a, b, c = a + bsa, b + bsb, c + bsc
         return 0
 

@@ -53,28 +53,36 @@ _STRIP = "*a rsa csa step *b rsb *c rsc k cols accumulate rows"
 _PREFETCH_DEPTH = 128  # below, C's rows are not worth fetching ahead (1024^3: +2 %, 64^3 without this bound: -1 %)
 
 
-def strip_kernel(dtype: np.dtype[Any], tile: Tile) -> Callable[..., Any]:
-    """Return ``strip(a, rsa, csa, step, b, rsb, c, rsc, k, cols, accumulate, rows)``: A times one panel of B.
+def multiply_kernel(dtype: np.dtype[Any], tile: Tile) -> Callable[..., Any]:
+    """Return ``multiply(a, rsa, csa, step, b, rsb, panel, c, rsc, k, n, accumulate, m)``: A [m, k] times panels of B.
 
-    ``cols`` is at most ``tile.vectors`` vectors; the tiles of ``tile.rows`` rows of A are ``step`` bytes apart. Without
-    ``tile.masks``, B's rows must be readable up to a whole number of vectors.
+    Tiles of ``tile.rows`` rows of A are ``step`` bytes apart, panels of ``tile.vectors`` vectors of B ``panel`` bytes.
+    Without ``tile.masks``, B's rows must be readable up to a whole number of vectors.
     """
-    return kernel(_STRIP, _emit_choice, dtype, tile)
+    return kernel("*a rsa csa step *b rsb panel *c rsc k n accumulate m", _emit_multiply, dtype, tile)
 
 
-def _emit_choice(builder: ir.IRBuilder, dtype: np.dtype[Any], tile: Tile, *args: ir.Value) -> None:
-    """Call the strip that has as many vectors as the panel's columns need."""
-    lanes, cols = tile.vector_bytes // dtype.itemsize, args[9]
-    end = builder.append_basic_block("multiplied")
-    switch = builder.switch(builder.sdiv(builder.add(cols, I64(lanes - 1)), I64(lanes)), end)
-    for vectors in range(1, tile.vectors + 1):
-        block = builder.append_basic_block(f"strip{vectors}")
-        switch.add_case(I64(vectors), block)
-        builder.position_at_end(block)
+def _emit_multiply(
+    builder: ir.IRBuilder, dtype: np.dtype[Any], tile: Tile,
+    a: ir.Value, rsa: ir.Value, csa: ir.Value, step: ir.Value, b: ir.Value, rsb: ir.Value, panel: ir.Value,
+    c: ir.Value, rsc: ir.Value, k: ir.Value, n: ir.Value, accumulate: ir.Value, m: ir.Value,
+) -> None:  # fmt: skip
+    """Multiply panel by panel: full ones, then one of as many vectors as the columns left over need."""
+    lanes = tile.vector_bytes // dtype.itemsize
+    width = I64(tile.vectors * lanes)
+    count, cols = builder.sdiv(n, width), width
+    rest = builder.srem(n, width)
+    for vectors in range(tile.vectors, 0, -1):
         name = f"gemm_strip_{dtype.name}_{tile.vector_bytes}_{tile.rows}x{vectors}"
-        routine(builder, name, _STRIP, _emit_strip, dtype, tile, vectors)(*args)
-        builder.branch(end)
-    builder.position_at_end(end)
+        strip = routine(builder, name, _STRIP, _emit_strip, dtype, tile, vectors)
+        for number, some in ((count, cols), (None, rest)) if vectors == tile.vectors else ((None, rest),):
+            if number is None:
+                needed = builder.sdiv(builder.add(rest, I64(lanes - 1)), I64(lanes))
+                number = builder.zext(builder.icmp_signed("==", needed, I64(vectors)), I64)
+            loop = Loop(builder, number, [b, c])
+            b, c = loop.values
+            strip(a, rsa, csa, step, b, rsb, c, rsc, k, some, accumulate, m)
+            b, c = loop.close([builder.gep(b, [panel]), builder.gep(c, [I64(tile.vectors * tile.vector_bytes)])])
 
 
 def _emit_strip(
