@@ -29,6 +29,7 @@ def elementwise(
     dtypes: int = ALL_DTYPES,
     vjp: Callable[..., Any] | None = None,
     fixed: Mapping[str, int] | None = None,
+    scalars: Mapping[str, float | None] | None = None,
     in_place: bool = True,
     operators: tuple[str, ...] = (),
     aliases: tuple[str, ...] = (),
@@ -45,22 +46,26 @@ def elementwise(
         dtypes: the dtypes the op computes in, as a mask.
         vjp: the gradient rule; see ops/registry.py.
         fixed: operands that keep a dtype of their own, with its code.
+        scalars: further operands that are always numbers, with their defaults (None: no default). A rule gets them
+            after the tensors; kernels load them once.
         in_place: whether there is a form ``name_`` that writes into the first operand.
         operators: special methods that are this function (``__add__``).
         aliases: further names in torch.
         public: whether users see it.
         **declared: ``reference``, ``samples``, ``formula``, ``doc`` of the Op.
     """
-    fixed = fixed or {}
+    fixed, scalars = fixed or {}, scalars or {}
+    operands = (*inputs, *scalars)
 
     def kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
-        scalar = formula if callable(formula) else formula[_category(dtype, formula)]
-        return make_loop(scalar, tuple(fixed.get(operand_name, dtype) for operand_name in inputs), result_dtype)
+        chosen = formula if callable(formula) else formula[_category(dtype, formula)]
+        dtypes_in = tuple(fixed.get(operand_name, dtype) for operand_name in operands)
+        return make_loop(chosen, dtypes_in, result_dtype, scalars=len(scalars))
 
     op = declare(
         Op(
             name=name,
-            inputs=inputs,
+            inputs=operands,
             kernel=kernel,
             result=result,
             dtypes=dtypes,
@@ -71,7 +76,7 @@ def elementwise(
         )
     )
     if public:
-        _publish(op, in_place and result != TO_BOOL, operators, aliases)
+        _publish(op, scalars, in_place and result != TO_BOOL, operators, aliases)
     return op
 
 
@@ -91,22 +96,30 @@ def publish(function: Callable[..., Any], name: str, doc: str, parameters: list[
         setattr(Tensor, name, function)
 
 
-def _publish(op: Op, in_place: bool, operators: tuple[str, ...], aliases: tuple[str, ...]) -> None:
-    parameters = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in op.inputs]
+def _publish(
+    op: Op,
+    scalars: Mapping[str, float | None],
+    in_place: bool,
+    operators: tuple[str, ...],
+    aliases: tuple[str, ...],
+) -> None:
+    parameters = [
+        Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=Parameter.empty if default is None else default)
+        for name, default in ((name, scalars.get(name)) for name in op.inputs)
+    ]
     out = Parameter("out", Parameter.KEYWORD_ONLY, default=None)
     for name in (op.name, *aliases):
-        publish(_function(op), name, op.doc, [*parameters, out], is_method=True)
+        publish(_function(op, scalars, parameters), name, op.doc, [*parameters, out], is_method=True)
         if in_place:
             writing = f"In-place form of ``{name}``: writes the result into ``input``."
-            publish(_in_place_function(op), f"{name}_", writing, parameters, is_method=True)
+            publish(_in_place_function(op, scalars, parameters), f"{name}_", writing, parameters, is_method=True)
             functions[f"{name}_"] = getattr(Tensor, f"{name}_")
     for name in operators:
         setattr(Tensor, name, _operator(op, name))
 
 
-def _function(op: Op) -> Callable[..., Any]:
+def _function(op: Op, scalars: Mapping[str, float | None], parameters: list[Parameter]) -> Callable[..., Any]:
     code, name = op.code, op.name
-    count = len(op.inputs)
 
     def unary(input, *, out=None):  # type: ignore[no-untyped-def]
         if not isinstance(input, Tensor):
@@ -116,27 +129,48 @@ def _function(op: Op) -> Callable[..., Any]:
             raise_status(handle)
         return wrap(handle) if out is None else _into(out, wrap(handle))
 
-    def several(*args, out=None, **named):  # type: ignore[no-untyped-def]
-        args += tuple(named.pop(key) for key in op.inputs[len(args) :] if key in named)
-        if len(args) != count or named:
-            raise TypeError(f"{name}() takes the arguments ({', '.join(op.inputs)}), got {len(args)} and {list(named)}")
+    def several(out, *args):  # type: ignore[no-untyped-def]
         if not any(isinstance(arg, Tensor) for arg in args):
             raise TypeError(f"{name}(): argument 'input' (position 1) must be Tensor, not {type(args[0]).__name__}")
         result = call(op, *args)
         return result if out is None else _into(out, result)
 
-    return unary if count == 1 else several
+    return unary if len(op.inputs) == 1 else _with_signature(several, "out", ["*", "out=None"], scalars, parameters)
+
+
+def _with_signature(
+    body: Callable[..., Any],
+    before: str,
+    after: list[str],
+    scalars: Mapping[str, float | None],
+    parameters: list[Parameter],
+) -> Callable[..., Any]:
+    """Return ``body`` behind a function of the given parameters: Python binds them faster than ``*args, **named``."""
+    values = [f"number({p.name})" if p.name in scalars else p.name for p in parameters]
+    source = f"lambda {', '.join([*map(str, parameters), *after])}: body({', '.join(filter(None, [before, *values]))})"
+    return eval(source, {"body": body, "number": number})  # type: ignore[no-any-return]
+
+
+def number(value: Any) -> bool | int | float:
+    """Return the Python number that an argument is, or that a tensor of one element holds."""
+    if type(value) in PYTHON_NUMBERS:
+        return value  # type: ignore[no-any-return]
+    if isinstance(value, Tensor | np.generic):
+        return value.item()  # type: ignore[no-any-return, union-attr]
+    if isinstance(value, PYTHON_NUMBERS):
+        return value + 0
+    raise TypeError(f"expected a number, got {type(value).__name__}")
 
 
 def _into(out: Tensor, result: Tensor) -> Tensor:
     return functions["_write_out"](out, result)  # type: ignore[no-any-return]
 
 
-def _in_place_function(op: Op) -> Callable[..., Any]:
+def _in_place_function(op: Op, scalars: Mapping[str, float | None], parameters: list[Parameter]) -> Callable[..., Any]:
     def in_place(input, *others):  # type: ignore[no-untyped-def]
         return call_in_place(op, input, input, *others)
 
-    return in_place
+    return _with_signature(in_place, "", [], scalars, parameters)
 
 
 def _operator(op: Op, name: str) -> Callable[..., Any]:
@@ -173,4 +207,3 @@ def _operator(op: Op, name: str) -> Callable[..., Any]:
         return tensor
 
     return operator
-
