@@ -157,7 +157,7 @@ def _result_dtype(spec, frame, dtype):
 
 
 @jit
-def _kernel(st, op, dtype, result_dtype):
+def kernel_of(st, op, dtype, result_dtype):
     """Return the address of the compiled kernel, from Python's resolver when it is needed for the first time."""
     state = state_of(st)
     index = (op * DTYPE_COUNT + dtype) * DTYPE_COUNT + result_dtype
@@ -442,7 +442,7 @@ def _run_plain(st, op, spec, frame):
     words = int64_at(frame)
     first = slot_of(st, words[FRAME_INPUTS])
     dtype = types.int64(first.dtype)
-    kernel = _kernel(st, op, dtype, dtype)
+    kernel = kernel_of(st, op, dtype, dtype)
     if kernel == 0:
         return KERNEL_MISSING
     slot = new_slot(st)
@@ -484,7 +484,7 @@ def _run_elementwise(st, op, spec, frame, target):
         state_of(st).error_value0 = dtype
         return DTYPE_UNSUPPORTED
     result_dtype = _result_dtype(spec, frame, dtype)
-    kernel = _kernel(st, op, dtype, result_dtype)
+    kernel = kernel_of(st, op, dtype, result_dtype)
     if kernel == 0:
         return KERNEL_MISSING
     slot = new_slot(st)
@@ -553,7 +553,7 @@ def _run_general(st, op, spec, frame, target):
             status = _alias_target(st, words[k], target) if target >= 0 and k == 0 else _allocate(st, words[k])
     kernel = 0
     if status >= 0:
-        kernel = _kernel(st, op, dtype, result_dtype)
+        kernel = kernel_of(st, op, dtype, result_dtype)
         status = call2(kernel, st, frame) if kernel != 0 else KERNEL_MISSING
     return min(status, 0)
 
