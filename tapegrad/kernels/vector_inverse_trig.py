@@ -135,7 +135,7 @@ def atan2(y, x):
     top, bottom = top * scale, bottom * scale
     middle = top > _TAN_PI_8(top) * bottom
     q = select(middle, top - bottom, top) / select(middle, top + bottom, bottom)
-    q = select(bottom == ZERO(top), ZERO(top), q)
+    q = select((top == ZERO(top)) & (bottom == ZERO(top)), ZERO(top), q)
     # The angle is base + sign * (q + tail): octants are put together in the constants, not by subtraction.
     flip = swap != (bits(x) < _INTEGER_ZERO(bits(x)))
     quarters = select(middle, _HALF(top), ZERO(top))
