@@ -2,6 +2,8 @@
 
 from tapegrad.ops import (
     arithmetic,
+    matmul,
+    products,
     structural,
 )
 from tapegrad.ops.calls import functions
@@ -9,6 +11,8 @@ from tapegrad.ops.registry import finish_rules
 
 FAMILIES = (
     arithmetic,
+    matmul,
+    products,
     structural,
 )
 
