@@ -57,7 +57,8 @@ class Op:
 
     Attributes:
         name: the op's name in torch, or a name of its own for ops that only gradient rules emit.
-        inputs: names of the operands; a single name with a ``*`` for any number of them.
+        inputs: names of the operands; names with a ``*`` for any number of them, which take these roles in turn
+            (``("*params", "*grads")``: a parameter, its gradient, the next parameter, ...).
         kernel: makes the Python source of a kernel from the operands' dtype code and the result's.
         infer: the shape rule ``infer(st, frame)`` of an op that is not elementwise.
         vjp: the gradient rule.
@@ -92,8 +93,8 @@ class Op:
     rule: list[Row] = field(default_factory=list)
 
     def mask(self, names: Sequence[str]) -> int:
-        """Return the bits of the named operands; all bits for every operand of a variadic op."""
-        if names and self.variadic:
+        """Return the bits of the named operands; all bits where they are all the roles of a variadic op."""
+        if self.variadic and tuple(names) == self.inputs:
             return 0xFFFF
         return sum(1 << self.inputs.index(name) for name in names)
 
@@ -116,7 +117,7 @@ def declare(op: Op) -> Op:
     _by_code[op.code] = op
     row = machine.ops[op.code]
     row["kind"], row["result_dtype"], row["dtypes"], row["outputs"] = op.kind, op.result, op.dtypes, op.outputs
-    row["variadic"] = op.variadic
+    row["variadic"] = len(op.inputs) if op.variadic else 0
     row["writes"], row["unpromoted"] = op.mask(op.writes), op.mask(op.unpromoted)
     row["contiguous"] = op.mask(op.contiguous)
     row["differentiable"] = op.vjp is not None

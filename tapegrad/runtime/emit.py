@@ -134,11 +134,17 @@ def _promote(st, spec, frame):
 
 
 @jit
+def _has_role(spec, roles, k):
+    """Return whether operand ``k`` is in a mask of roles: the operands of a variadic op take its roles in turn."""
+    return (roles >> (k % spec.variadic if spec.variadic else k)) & 1
+
+
+@jit
 def _make_contiguous(st, spec, frame):
     words = int64_at(frame)
     for k in range(words[FRAME_INPUT_COUNT]):
         slot = words[FRAME_INPUTS + k]
-        if slot >= 0 and (spec.contiguous >> min(k, 15)) & 1 and not slot_of(st, slot).flags & CONTIGUOUS:
+        if slot >= 0 and _has_role(spec, spec.contiguous, k) and not slot_of(st, slot).flags & CONTIGUOUS:
             status = _substitute(st, frame, k, CLONE, 0)
             if status < 0:
                 return status
@@ -579,7 +585,7 @@ def _finish_in_place(st, frame, target, recorded):
 def _bump_written(st, spec, frame):
     words = int64_at(frame)
     for k in range(words[FRAME_INPUT_COUNT]):
-        if (spec.writes >> k) & 1 and words[FRAME_INPUTS + k] >= 0:
+        if _has_role(spec, spec.writes, k) and words[FRAME_INPUTS + k] >= 0:
             storage_row(state_of(st).storages, slot_of(st, words[FRAME_INPUTS + k]).storage).version += 1
 
 
