@@ -79,7 +79,9 @@ def compile_function(function: Callable[..., Any], key: str, signature: str) -> 
 
 
 def _compile(function: Callable[..., Any], signature: str, path: Path) -> int:
-    callback = CFunc(function, normalize_signature(signature), {}, OPTIONS)
+    named = FunctionType(function.__code__, function.__globals__, path.stem, None, function.__closure__)
+    named.__module__, named.__qualname__ = function.__module__, f"tapegrad_{path.stem}"
+    callback = _Function(named, normalize_signature(signature), {}, OPTIONS)
     callback.compile()
     _counts["compiled"] += 1
     _alive.append(callback)
@@ -127,6 +129,52 @@ def clear_cache() -> tuple[int, int]:
     return len(files), size
 
 
+class _Program(JITCodeLibrary):  # type: ignore[misc]
+    """The code of a function with an address, and of all that it calls.
+
+    Only the function itself is visible from outside. Numba numbers its symbols anew in each process, so code that two
+    processes have put into the cache would otherwise meet under one name and call each other's helpers.
+    """
+
+    def finalize(self) -> None:
+        self._linking_libraries = _all_linked(self)
+        super().finalize()
+
+    def _optimize_final_module(self) -> None:
+        for value in (*self._final_module.functions, *self._final_module.global_variables):
+            if not value.is_declaration and not value.name.startswith("cfunc."):
+                value.linkage = "internal"
+        super()._optimize_final_module()
+
+
+def _all_linked(library: Any) -> list[Any]:
+    """Return what a library calls, directly or through helpers, each library once."""
+    found: dict[Any, None] = {}
+    pending = list(library._linking_libraries)
+    while pending:
+        linked = pending.pop()
+        if linked not in found:
+            found[linked] = None
+            pending += linked._linking_libraries if isinstance(linked, _HelperLibrary) else []
+    return list(found)
+
+
+class _Function(CFunc):  # type: ignore[misc]
+    """A compiled function with an address."""
+
+    def _compile_uncached(self) -> Any:
+        result = super()._compile_uncached()
+        result.library.__class__ = _Program
+        return result
+
+
+class _HelperLibrary(JITCodeLibrary):  # type: ignore[misc]
+    """The code of a helper: linked into its callers as it is, and optimised there, once, with all they call."""
+
+    def finalize(self) -> None:
+        self._finalized = True
+
+
 class _HelperCompiler(_FunctionCompiler):  # type: ignore[misc]
     """Compiles a function that only compiled code calls: no wrappers for Python or C, no machine code of its own."""
 
@@ -142,16 +190,6 @@ class _HelperCompiler(_FunctionCompiler):  # type: ignore[misc]
         result.library.__class__ = _HelperLibrary
         self.targetdescr.target_context.insert_user_function(name, result.fndesc, [result.library])
         return result
-
-
-class _HelperLibrary(JITCodeLibrary):  # type: ignore[misc]
-    """The code of a helper: linked into its callers as it is, and optimised there, once, with all they call."""
-
-    def _optimize_final_module(self) -> None:
-        pass
-
-    def _finalize_final_module(self) -> None:
-        self._finalized = True
 
 
 class _HelperName:
