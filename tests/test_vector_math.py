@@ -78,9 +78,7 @@ def compiled_loop(name, dtype):
     loop = two if name in TWO_ARGUMENTS else one
     key = f"test_vector_math.{name}.{np.dtype(dtype).name}"
     address = compile_function(loop, key, "int64(int64, int64, int64, int64)")
-    compiled = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 4)(address)
-
-    return compiled
+    return ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 4)(address)
 
 
 def kernel(name, dtype):

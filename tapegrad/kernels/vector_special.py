@@ -107,8 +107,8 @@ _DIGAMMA_BOTTOM = polynomial(
         4.012509960007305e-05,
     ],
 )
-# erfinv(x) / x with w = -log(1 - x**2) (Giles, GPU Computing Gems, 2012): in w - centre for small w, in sqrt(w) - centre
-# beyond; relative errors 2**-23.5 in float32, 2**-51.8 in float64, which takes three pieces
+# erfinv(x) / x with w = -log(1 - x**2) (Giles, GPU Computing Gems, 2012): in w - centre for small w, in sqrt(w) -
+# centre beyond; relative errors 2**-23.5 in float32, 2**-51.8 in float64, which takes three pieces
 _ERFINV_NEAR = polynomial(
     [
         1.5014093592812472,
