@@ -4,7 +4,15 @@ from tapegrad.ops import (
     arithmetic,
     matmul,
     products,
+    joining,
+    parts,
+    reshaping,
+    reshaping_ops,
+    view_ops,
+    views,
+    writing,
     structural,
+    updates,
 )
 from tapegrad.ops.calls import functions
 from tapegrad.ops.registry import finish_rules
@@ -13,7 +21,15 @@ FAMILIES = (
     arithmetic,
     matmul,
     products,
+    joining,
+    parts,
+    reshaping,
+    reshaping_ops,
+    view_ops,
+    views,
+    writing,
     structural,
+    updates,
 )
 
 finish_rules()
