@@ -248,7 +248,7 @@ declare(
 
 
 def overlay_infer(st, frame):
-    """The result is the base's memory as it is after the write, no view of anything."""
+    """The result is the base's memory as it is after the write, no view of anything, the head of the same family."""
     result = slot_of(st, output_slot(frame, 0))
     source = slot_of(st, input_slot(frame, 0))
     result.ndim = source.ndim
@@ -256,6 +256,8 @@ def overlay_infer(st, frame):
         shape_in(result)[d] = shape_in(source)[d]
         strides_in(result)[d] = strides_in(source)[d]
     result.flags &= ~IS_VIEW
+    slot_of(st, result.base).refs -= 1
+    result.base = -1
     return 0
 
 

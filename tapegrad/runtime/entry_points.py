@@ -65,6 +65,7 @@ from tapegrad.runtime.memory import (
     give_block,
     trim,
 )
+from tapegrad.runtime.rebase import rebase as rebase_family
 from tapegrad.runtime.sweep import give, mark_needed
 
 _LOCAL_WORDS = 64
@@ -488,6 +489,7 @@ ENTRY_POINTS = {
     "retain_slot": retain_slot,
     "share_handle": share_handle,
     "rebind": rebind,
+    "rebase": rebase_family,
     "set_grad": set_grad,
     "grad_of": grad_of,
     "detach_slot": detach_slot,

@@ -88,6 +88,10 @@ _MESSAGES: dict[int, Callable[[str], Exception]] = {
         f"{op}: a view of a leaf Variable that requires grad is being used in an in-place operation. "
         "Use it under no_grad(), or write out of place."
     ),
+    layout.NO_GRAD_VIEW: lambda op: RuntimeError(
+        f"{op}: a view was created in no_grad mode and is being modified inplace with grad mode enabled. Make both the "
+        "view and the write inside the no_grad block, or both outside."
+    ),
     layout.OVERLAPPING_WRITE: lambda op: RuntimeError(
         f"{op}: unsupported operation: more than one element of the written-to tensor refers to a single memory "
         "location. Please clone() the tensor before performing the operation."

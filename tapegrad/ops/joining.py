@@ -1,0 +1,356 @@
+"""Tensors joined along a dimension: cat, stack and their kin; meshgrid."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tapegrad.native.dtypes import ITEM_BYTES, POINTERS
+from tapegrad.ops.calls import call, function, functions, normal_dim, shape_of
+from tapegrad.ops.registry import OF_ENTRY, OF_OPERAND, Op, declare
+from tapegrad.ops.reshaping_ops import product
+from tapegrad.ops.views import broadcast_shape, expand, reshape
+from tapegrad.runtime.handle import Tensor
+from tapegrad.runtime.layout import (
+    GENERAL,
+    SHAPE_MISMATCH,
+    TOO_MANY_DIMS,
+    MAX_NDIM,
+    VIEW,
+    attribute,
+    data_address,
+    input_count,
+    input_slot,
+    output_slot,
+    shape_in,
+    slot_of,
+    state_of,
+    strides_in,
+)
+
+# Gradients of the parts are views of the whole's gradient: nothing is copied until a leaf's .grad keeps it.
+
+
+def cat_part_infer(st, frame):
+    """Attributes: dimension, start. The length is that of `like`."""
+    source = slot_of(st, input_slot(frame, 0))
+    result = slot_of(st, output_slot(frame, 0))
+    model = slot_of(st, input_slot(frame, 1))
+    result.ndim = model.ndim
+    for d in range(model.ndim):
+        shape_in(result)[d] = shape_in(model)[d]
+        strides_in(result)[d] = strides_in(source)[d] if model.ndim == source.ndim else 1
+    if model.ndim == source.ndim:
+        result.offset += attribute(frame, 1) * strides_in(source)[attribute(frame, 0)]
+    return 0
+
+
+def stack_part_infer(st, frame):
+    """Attributes: dimension, index."""
+    source = slot_of(st, input_slot(frame, 0))
+    result = slot_of(st, output_slot(frame, 0))
+    dim = attribute(frame, 0)
+    result.ndim = source.ndim - 1
+    for d in range(result.ndim):
+        shape_in(result)[d] = shape_in(source)[d + (1 if d >= dim else 0)]
+        strides_in(result)[d] = strides_in(source)[d + (1 if d >= dim else 0)]
+    result.offset += attribute(frame, 1) * strides_in(source)[dim]
+    return 0
+
+
+def block_infer(st, frame):
+    """The whole of which the operand is a part: attributes as above, and the whole's length in `like`."""
+    result = slot_of(st, output_slot(frame, 0))
+    model = slot_of(st, input_slot(frame, 1))
+    result.ndim = model.ndim
+    for d in range(model.ndim):
+        shape_in(result)[d] = shape_in(model)[d]
+    return 0
+
+
+def _block_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
+    """Zeros, with the operand as the block from index ``start`` of a dimension on."""
+    pointer, itemsize = POINTERS[dtype], ITEM_BYTES[dtype]
+
+    def kernel(st, frame):
+        source = slot_of(st, input_slot(frame, 0))
+        result = slot_of(st, output_slot(frame, 0))
+        y = pointer(data_address(st, output_slot(frame, 0)))
+        for i in range(np.uintp(result.numel)):
+            y[i] = 0
+        if source.numel == 0:
+            return 0
+        dim = attribute(frame, 0)
+        outer = product(result, 0, dim)
+        whole = product(result, dim, result.ndim)
+        part = source.numel // outer
+        start = attribute(frame, 1) * product(result, dim + 1, result.ndim)
+        for r in range(outer):
+            x = pointer(data_address(st, input_slot(frame, 0)) + r * part * itemsize)
+            y = pointer(data_address(st, output_slot(frame, 0)) + (r * whole + start) * itemsize)
+            for i in range(np.uintp(part)):
+                y[i] = x[i]
+        return 0
+
+    return kernel
+
+
+def _part(name: str, infer: Callable[..., int], back: str) -> None:
+    shared: dict[str, Any] = dict(shape_only=("like",), unpromoted=("like",), public=False)
+    declare(
+        Op(
+            name=name,
+            inputs=("input", "like"),
+            kind=VIEW,
+            infer=infer,
+            vjp=lambda g, y, x, like: (getattr(g, back)(x, attributes=OF_ENTRY), None),
+            math=f"the part of x that an operand of {name.partition('_')[0]} became",
+            **shared,
+        )
+    )
+    declare(
+        Op(
+            name=back,
+            inputs=("input", "like"),
+            kind=GENERAL,
+            infer=block_infer,
+            kernel=_block_kernel,
+            vjp=lambda g, y, x, like: (getattr(g, name)(x, attributes=OF_ENTRY), None),
+            contiguous=("input",),
+            math="zeros like `like`, with x as one block",
+            **shared,
+        )
+    )
+
+
+_part("cat_part", cat_part_infer, "cat_block")
+_part("stack_part", stack_part_infer, "stack_block")
+
+
+def cat_infer(st, frame):
+    """Attributes: dimension, and where each operand starts. 1-d operands without elements do not count."""
+    result = slot_of(st, output_slot(frame, 0))
+    dim = attribute(frame, 0)
+    result.ndim = 0
+    for k in range(input_count(frame)):
+        row = slot_of(st, input_slot(frame, k))
+        if row.ndim == 1 and shape_in(row)[0] == 0 and result.ndim != 1:
+            continue
+        if result.ndim == 0:
+            result.ndim = row.ndim
+            for d in range(row.ndim):
+                shape_in(result)[d] = shape_in(row)[d]
+            continue
+        if row.ndim != result.ndim:
+            return SHAPE_MISMATCH
+        for d in range(row.ndim):
+            if d != dim and shape_in(row)[d] != shape_in(result)[d]:
+                state_of(st).error_value0 = d
+                return SHAPE_MISMATCH
+        shape_in(result)[dim] += shape_in(row)[dim]
+    if result.ndim == 0:
+        result.ndim = 1
+        shape_in(result)[0] = 0
+    return 0
+
+
+def stack_infer(st, frame):
+    """Attributes: dimension, and the index of each operand."""
+    result = slot_of(st, output_slot(frame, 0))
+    first = slot_of(st, input_slot(frame, 0))
+    dim = attribute(frame, 0)
+    if first.ndim >= MAX_NDIM:
+        return TOO_MANY_DIMS
+    result.ndim = first.ndim + 1
+    for d in range(result.ndim):
+        shape_in(result)[d] = shape_in(first)[d - (1 if d > dim else 0)] if d != dim else input_count(frame)
+    for k in range(1, input_count(frame)):
+        row = slot_of(st, input_slot(frame, k))
+        if row.ndim != first.ndim:
+            return SHAPE_MISMATCH
+        for d in range(row.ndim):
+            if shape_in(row)[d] != shape_in(first)[d]:
+                return SHAPE_MISMATCH
+    return 0
+
+
+def _join_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
+    pointer, itemsize = POINTERS[dtype], ITEM_BYTES[dtype]
+
+    def kernel(st, frame):
+        result = slot_of(st, output_slot(frame, 0))
+        if result.numel == 0:
+            return 0
+        outer = product(result, 0, attribute(frame, 0))
+        whole = result.numel // outer
+        at = data_address(st, output_slot(frame, 0))
+        for k in range(input_count(frame)):
+            part = slot_of(st, input_slot(frame, k)).numel // outer
+            source = data_address(st, input_slot(frame, k))
+            for r in range(outer):
+                x = pointer(source + r * part * itemsize)
+                y = pointer(at + r * whole * itemsize)
+                for i in range(np.uintp(part)):
+                    y[i] = x[i]
+            at += part * itemsize
+        return 0
+
+    return kernel
+
+
+def _join(name: str, infer: Callable[..., int], math: str) -> Op:
+    return declare(
+        Op(
+            name=name,
+            inputs=("*tensors",),
+            kind=GENERAL,
+            infer=infer,
+            kernel=_join_kernel,
+            vjp=lambda g, y, x: getattr(g, f"{name}_part")(x, attributes=OF_OPERAND),
+            contiguous=("*tensors",),
+            reference=(lambda xs, dim=0: np.concatenate(xs, dim)) if name == "cat" else (lambda xs, dim=0: np.stack(xs, dim)),
+            samples=lambda make: [
+                (([make(2, 3), make(2, 3)],), {"dim": 0}),
+                (([make(2, 3), make(2, 3), make(2, 3)],), {"dim": -1}),
+                (([make(4)],),),
+            ],
+            math=math,
+            doc=f"Join tensors along {'a dimension' if name == 'cat' else 'a new dimension'}.",
+        )
+    )
+
+
+_CAT = _join("cat", cat_infer, "x1, x2, ... one after the other")
+_STACK = _join("stack", stack_infer, "x1, x2, ... along a new dimension")
+
+
+def _tensor_list(tensors: Any, name: str) -> list[Tensor]:
+    if isinstance(tensors, Tensor):
+        raise TypeError(f"{name}(): argument 'tensors' (position 1) must be tuple of Tensors, not Tensor")
+    listed = list(tensors)
+    for k, tensor in enumerate(listed):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"expected Tensor as element {k} in argument 0, but got {type(tensor).__name__}")
+    return listed
+
+
+def _starts(shapes: list[tuple[int, ...]], dim: int) -> list[int]:
+    """Return where each operand of cat starts; RuntimeError if the shapes do not fit together."""
+    starts, length, model = [], 0, None
+    for k, shape in enumerate(shapes):
+        starts.append(length)
+        if shape == (0,):
+            continue
+        if model is None:
+            model = shape
+        if len(shape) != len(model):
+            raise RuntimeError(f"Tensors must have same number of dimensions: got {len(model)} and {len(shape)}")
+        if shape[:dim] != model[:dim] or shape[dim + 1 :] != model[dim + 1 :]:
+            bad = next(d for d in range(len(shape)) if d != dim and shape[d] != model[d])
+            raise RuntimeError(
+                f"Sizes of tensors must match except in dimension {dim}. Expected size {model[bad]} but got size "
+                f"{shape[bad]} for tensor number {k} in the list."
+            )
+        length += shape[dim]
+    return starts
+
+
+@function(method=False, aliases=("concat", "concatenate"))
+def cat(tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None, axis: int | None = None) -> Tensor:
+    """Return tensors joined along a dimension.
+
+    Args:
+        tensors: tensors of one shape but for dimension ``dim``; 1-d ones without elements are left out.
+        dim: the dimension.
+        out: where to write the result.
+        axis: ``dim`` under NumPy's name.
+
+    Raises:
+        RuntimeError: the other dimensions differ.
+
+    Example:
+        >>> import tapegrad as tg
+        >>> tg.cat([tg.tensor([1, 2]), tg.tensor([3])])
+        tensor([1, 2, 3])
+    """
+    parts = _tensor_list(tensors, "cat")
+    if not parts:
+        raise RuntimeError("torch.cat(): expected a non-empty list of Tensors")
+    shapes = [shape_of(part) for part in parts]
+    if () in shapes:
+        raise RuntimeError(f"zero-dimensional tensor (at position {shapes.index(())}) cannot be concatenated")
+    ndim = max(len(shape) for shape in shapes)
+    dim = normal_dim(dim if axis is None else axis, ndim)
+    result = call(_CAT, *parts, attributes=(dim, *_starts(shapes, dim)))
+    return result if out is None else functions["_write_out"](out, result)
+
+
+@function(method=False)
+def stack(tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None) -> Tensor:
+    """Return tensors of one shape joined along a new dimension."""
+    parts = _tensor_list(tensors, "stack")
+    if not parts:
+        raise RuntimeError("stack expects a non-empty TensorList")
+    shape = shape_of(parts[0])
+    for k, part in enumerate(parts):
+        if shape_of(part) != shape:
+            raise RuntimeError(
+                f"stack expects each tensor to be equal size, but got {list(shape)} at entry 0 and "
+                f"{list(shape_of(part))} at entry {k}"
+            )
+    result = call(_STACK, *parts, attributes=(normal_dim(dim, len(shape) + 1), *range(len(parts))))
+    return result if out is None else functions["_write_out"](out, result)
+
+
+@function(method=False, aliases=("row_stack",))
+def vstack(tensors: Sequence[Tensor]) -> Tensor:
+    """Return tensors joined along dimension 0, after 1-d ones became rows."""
+    return cat([functions["atleast_2d"](part) for part in _tensor_list(tensors, "vstack")], 0)
+
+
+@function(method=False)
+def hstack(tensors: Sequence[Tensor]) -> Tensor:
+    """Return tensors joined along dimension 1, or along dimension 0 if they are 1-d."""
+    parts = [functions["atleast_1d"](part) for part in _tensor_list(tensors, "hstack")]
+    return cat(parts, 0 if len(shape_of(parts[0])) == 1 else 1)
+
+
+@function(method=False)
+def dstack(tensors: Sequence[Tensor]) -> Tensor:
+    """Return tensors joined along dimension 2, after those of fewer dimensions got new ones."""
+    return cat([functions["atleast_3d"](part) for part in _tensor_list(tensors, "dstack")], 2)
+
+
+@function(method=False)
+def column_stack(tensors: Sequence[Tensor]) -> Tensor:
+    """Return tensors joined along dimension 1, after 1-d ones became columns."""
+    parts = _tensor_list(tensors, "column_stack")
+    return cat([reshape(p, -1, 1) if len(shape_of(p)) < 2 else p for p in parts], 1)
+
+
+@function(method=False)
+def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
+    """Return the coordinates of a grid, one tensor for each of the given 1-d ones: expanded views.
+
+    Args:
+        *tensors: 1-d or 0-d.
+        indexing: ``"ij"``, the default: dimensions in the order of the tensors; ``"xy"``: the first two swapped.
+    """
+    given = list(tensors[0]) if len(tensors) == 1 and not isinstance(tensors[0], Tensor) else list(tensors)
+    if indexing is None:
+        warnings.warn("meshgrid: pass indexing='ij' or 'xy'; without it 'ij' is meant", stacklevel=2)
+    elif indexing not in ("ij", "xy"):
+        raise RuntimeError(f'torch.meshgrid: indexing must be one of "xy" or "ij", but received: {indexing}')
+    if any(len(shape_of(tensor)) > 1 for tensor in given):
+        raise RuntimeError("torch.meshgrid: Expected 0D or 1D tensor in the tensor list")
+    order = list(range(len(given)))
+    if indexing == "xy" and len(given) > 1:
+        order[:2] = [1, 0]
+    shaped = [reshape(t, *[-1 if d == order[k] else 1 for d in range(len(given))]) for k, t in enumerate(given)]
+    shape = broadcast_shape(*(shape_of(tensor) for tensor in shaped))
+    return tuple(expand(tensor, shape) for tensor in shaped)
+
+
