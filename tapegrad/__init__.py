@@ -13,7 +13,7 @@ from tapegrad.autograd import (
 )
 from tapegrad.ops import functions
 from tapegrad.runtime.dtype import bool_, dtype, float32, float64, get_default_dtype, int32, int64, set_default_dtype, uint8
-from tapegrad.tensor import Tensor, as_tensor, from_numpy, tensor
+from tapegrad.tensor import Tensor, as_tensor, from_dlpack, from_numpy, set_printoptions, tensor
 from tapegrad.tensor.properties import Size, device
 from tapegrad.version import __version__
 
@@ -41,6 +41,7 @@ __all__ = [
     "enable_grad",
     "float32",
     "float64",
+    "from_dlpack",
     "from_numpy",
     "get_default_dtype",
     "inference_mode",
@@ -51,6 +52,7 @@ __all__ = [
     "no_grad",
     "set_default_dtype",
     "set_grad_enabled",
+    "set_printoptions",
     "tensor",
     "uint8",
     *(name for name in functions if not name.startswith("_")),
