@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,9 +14,8 @@ from tapegrad.autograd import hooks
 from tapegrad.ops.calls import functions, shape_of
 from tapegrad.runtime.errors import raise_status
 from tapegrad.runtime.handle import Tensor, wrap
-from tapegrad.runtime.layout import FLOAT32, HOOKED, REQUIRES_GRAD
+from tapegrad.runtime.layout import CALL_AFTER_ACCUMULATION, CALL_HOOKS, FLOAT32, HOOKED, REQUIRES_GRAD
 from tapegrad.runtime.machine import machine
-from tapegrad.runtime.sweep import CALL_AFTER_ACCUMULATION, CALL_HOOKS
 
 _SLOT, _PRODUCER = 0, 6
 
@@ -27,6 +27,8 @@ class _Sweep:
     captured: dict[int, Tensor | None] = field(default_factory=dict)
 
 
+_OF_A_SWEEP = ("sweep_id", "pending", "leaf_head", "selective", "visiting_op", "visiting_site", "site")
+_one_at_a_time = threading.RLock()
 _running: list[_Sweep] = []
 _sweeps = 0
 python_rules: list[Callable[[int], int]] = []  # the rule of custom Functions, set by autograd/function.py
@@ -93,25 +95,31 @@ def _root_gradient(k: int, root: Tensor, gradient: Tensor | None) -> Tensor:
 
 @contextlib.contextmanager
 def _fresh_sweep(create_graph: bool) -> Iterator[_Sweep]:
-    """Set the machine up for a sweep; one that runs inside of another's hook leaves the other as it was."""
+    """Set the machine up for a sweep; one that runs inside of another's hook leaves the other as it was.
+
+    One thread sweeps at a time: another that calls backward() waits. ``sweeping`` also keeps the entries in their places.
+    """
     global _sweeps
     state = machine.state
-    names = ("grad_enabled", "sweep_id", "pending", "leaf_head", "selective", "inference_enabled")
-    before = {name: int(state[name]) for name in names}
-    stashed = _stash_cotangents() if state["sweeping"] else None
-    _sweeps += 1
-    state["sweep_id"], state["pending"], state["leaf_head"], state["selective"] = _sweeps, 0, -1, 0
-    state["grad_enabled"], state["inference_enabled"] = create_graph, 0
-    sweep = _Sweep()
-    _running.append(sweep)
-    try:
-        yield sweep
-    finally:
-        _running.pop()
-        for name, value in before.items():
-            state[name] = value
-        if stashed is not None:
-            _restore_cotangents(stashed)
+    with _one_at_a_time:
+        before = [int(state[name]) for name in _OF_A_SWEEP]
+        stashed = _stash_cotangents() if state["sweeping"] else None
+        _sweeps += 1
+        state["sweep_id"], state["pending"], state["leaf_head"], state["selective"] = _sweeps, 0, -1, 0
+        state["sweeping"] += 1
+        modes = machine.set_modes(int(create_graph))
+        sweep = _Sweep()
+        _running.append(sweep)
+        try:
+            yield sweep
+        finally:
+            _running.pop()
+            machine.set_modes(modes)
+            state["sweeping"] -= 1
+            for name, value in zip(_OF_A_SWEEP, before, strict=True):
+                state[name] = value
+            if stashed is not None:
+                _restore_cotangents(stashed)
 
 
 def _stash_cotangents() -> tuple[Any, Any, Any]:
@@ -149,8 +157,8 @@ def _run(
     create_graph: bool,
     accumulate: bool,
 ) -> _Sweep:
-    top = max(machine.fields_of(root._handle)[_PRODUCER] for root in roots)
     with _fresh_sweep(create_graph) as sweep:
+        top = max(machine.fields_of(root._handle)[_PRODUCER] for root in roots)
         if inputs is not None:
             _select(sweep, inputs, top)
         status = 0

@@ -1,47 +1,55 @@
-"""Whether operations are recorded: no_grad, enable_grad, set_grad_enabled, inference_mode."""
+"""Whether operations are recorded, in each thread: no_grad, enable_grad, set_grad_enabled, inference_mode."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from tapegrad.runtime.machine import machine
 
 F = TypeVar("F", bound=Callable[..., Any])
+_GRAD, _INFERENCE = 1, 2  # bits of the modes that the machine keeps for each thread
 
 
 def is_grad_enabled() -> bool:
-    """Return whether operations on tensors that require a gradient are recorded."""
-    return bool(machine.state["grad_enabled"])
+    """Return whether operations on tensors that require a gradient are recorded in this thread."""
+    return bool(machine.modes() & _GRAD)
 
 
 def is_inference_mode_enabled() -> bool:
-    """Return whether inference mode is on."""
-    return bool(machine.state["inference_enabled"])
+    """Return whether inference mode is on in this thread."""
+    return bool(machine.modes() & _INFERENCE)
 
 
 class _Mode:
-    """A context manager, and a decorator of functions, that sets the two modes and puts them back."""
+    """A context manager, and a decorator of functions and generators, that sets the two modes and puts them back."""
 
     grad = False
     inference: bool | None = None
 
     def __enter__(self) -> Self:
-        state = machine.state
-        self._before = (int(state["grad_enabled"]), int(state["inference_enabled"]))
-        state["grad_enabled"] = self.grad
-        if self.inference is not None:
-            state["inference_enabled"] = self.inference
+        self._before = self._set()
         return self
+
+    def _set(self) -> int:
+        """Set the modes; return those before."""
+        before: int = machine.modes()
+        inference = before & _INFERENCE if self.inference is None else _INFERENCE * self.inference
+        machine.set_modes(_GRAD * bool(self.grad) | inference)
+        return before
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        machine.state["grad_enabled"], machine.state["inference_enabled"] = self._before
+        machine.set_modes(self._before)
 
     def __call__(self, function: F) -> F:
+        if inspect.isgeneratorfunction(function):
+            return _in_mode_between_yields(self, function)  # type: ignore[return-value]
+
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             with self._again():
@@ -51,6 +59,30 @@ class _Mode:
 
     def _again(self) -> _Mode:
         return type(self)()
+
+
+def _in_mode_between_yields(mode: _Mode, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a generator function whose body runs in the mode, and its caller, between two values, in the caller's."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        body = function(*args, **kwargs)
+        step, given = body.send, None
+        while True:
+            try:
+                with mode._again():
+                    value = step(given)
+            except StopIteration as end:
+                return end.value
+            try:
+                step, given = body.send, (yield value)
+            except GeneratorExit:
+                body.close()
+                raise
+            except BaseException as error:
+                step, given = body.throw, error
+
+    return wrapped
 
 
 class no_grad(_Mode):  # noqa: N801 (torch's name)
@@ -84,15 +116,14 @@ class set_grad_enabled(_Mode):  # noqa: N801 (torch's name)
 
     def __init__(self, mode: bool) -> None:
         self.grad = bool(mode)
-        self._before = (int(machine.state["grad_enabled"]), int(machine.state["inference_enabled"]))
-        machine.state["grad_enabled"] = self.grad
+        self._before = self._set()
 
     def __enter__(self) -> Self:
-        machine.state["grad_enabled"] = self.grad
+        self._set()
         return self
 
     def __call__(self, function: F) -> F:
-        machine.state["grad_enabled"] = self._before[0]
+        machine.set_modes(self._before)
         return super().__call__(function)
 
     def _again(self) -> _Mode:

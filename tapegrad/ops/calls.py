@@ -45,8 +45,10 @@ def call(op: Op, *operands: Any, attributes: Sequence[int | float] = ()) -> Tens
 
 def call_several(op: Op, *operands: Any, attributes: Sequence[int | float] = ()) -> tuple[Tensor, ...]:
     """Emit an op of several results; return all of them."""
-    first = call(op, *operands, attributes=attributes)
-    return (first, *(wrap(machine.extra_output(k)) for k in range(1, op.outputs)))
+    handles = machine.emit_several(op.code, len(operands), *[operand(value, op.name) for value in operands], *attributes)
+    if not isinstance(handles, tuple):
+        raise_status(handles)
+    return tuple([wrap(handle) for handle in handles])
 
 
 def call_in_place(op: Op, target: Tensor, *operands: Any, attributes: Sequence[int | float] = ()) -> Tensor:

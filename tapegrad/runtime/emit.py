@@ -9,7 +9,7 @@ entry was kept, else ``target`` itself.
 from numba import types
 
 from tapegrad.native.cache import jit
-from tapegrad.native.pointers import call1, call2, call3, call4, int64_at, stack_words
+from tapegrad.native.pointers import call1, call2, call4, int64_at, stack_words
 from tapegrad.runtime.elementwise import infer_broadcast, run_elementwise, same_shape
 from tapegrad.runtime.layout import (
     BOOL,
@@ -72,6 +72,7 @@ from tapegrad.runtime.memory import (
     set_contiguous,
 )
 from tapegrad.runtime.promote import common_dtype, retype_number
+from tapegrad.runtime.threads import resolve
 
 
 @jit
@@ -169,7 +170,7 @@ def kernel_of(st, op, dtype, result_dtype):
     index = (op * DTYPE_COUNT + dtype) * DTYPE_COUNT + result_dtype
     kernels = int64_at(state.kernels)
     if kernels[index] == 0:
-        kernels[index] = call3(state.resolve_callback, op, dtype, result_dtype)
+        kernels[index] = resolve(st, op, dtype, result_dtype)
     return kernels[index]
 
 
@@ -177,7 +178,7 @@ def kernel_of(st, op, dtype, result_dtype):
 def _infer(st, op, spec, frame):
     """Run the op's shape rule, compiled when it is first needed; return 0 or a status."""
     if spec.infer == 0:
-        spec.infer = call3(state_of(st).resolve_callback, op, -1, -1)
+        spec.infer = resolve(st, op, -1, -1)
     if spec.infer == 0:
         return KERNEL_MISSING
     return call2(spec.infer, st, frame)
@@ -245,6 +246,7 @@ def _record(st, op, frame, mask, written):
     row.flags = 0
     row.words = state.words_top
     row.word_count = count + inputs + MAX_OUTPUTS
+    row.results = op_row(state.ops, op).outputs
     row.saved = mask
     row.site = state.site
     row.sequence = state.sequence_next

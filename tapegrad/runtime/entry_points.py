@@ -25,6 +25,7 @@ from tapegrad.native.pointers import call4, float64_at, float64_bits, int64_at, 
 from tapegrad.runtime.layout import (
     BAD_ARGUMENT,
     BOOL,
+    CALL_SITE,
     CONTIGUOUS,
     FLOAT32,
     FLOAT64,
@@ -34,6 +35,8 @@ from tapegrad.runtime.layout import (
     INT32,
     INT64,
     MAX_NDIM,
+    MAX_OUTPUTS,
+    RECORD_SITES,
     TEMPORARY,
     UINT8,
     WRAPPED,
@@ -67,9 +70,19 @@ from tapegrad.runtime.memory import (
 )
 from tapegrad.runtime.rebase import rebase as rebase_family
 from tapegrad.runtime.sweep import give, mark_needed
+from tapegrad.runtime.threads import ask_python, enter_thread, modes_of, set_modes
 
 _LOCAL_WORDS = 64
 _float32_at, _int32_at, _uint8_at = pointer_to("f4"), pointer_to("i4"), pointer_to("u1")
+
+
+@jit
+def tuple_of(values, length):
+    """Return a Python tuple of the first ``length`` of some words."""
+    result = new_tuple(length)
+    for k in range(length):
+        set_tuple_item(result, k, from_int64(values[k]))
+    return result
 
 
 @jit
@@ -125,8 +138,11 @@ def _fill_frame(st, frame, args, first, count):
 
 
 @jit
-def _emit_args(st, args, count, first, target):
-    """Emit ``args[0]`` on the operands from ``args[first]`` on; frames of many operands take a block of memory."""
+def _emit_args(st, args, count, first, target, results):
+    """Emit ``args[0]`` on the operands from ``args[first]`` on; frames of many operands take a block of memory.
+
+    The slots of all the results are written to ``results``; of each the caller gets a reference.
+    """
     status = reserve(st, 2 * count)
     if status < 0:
         return status
@@ -139,11 +155,12 @@ def _emit_args(st, args, count, first, target):
         if frame == 0:
             return BAD_ARGUMENT
     _fill_frame(st, frame, args, first, count)
+    enter_thread(st)
+    if state_of(st).anomaly & RECORD_SITES:
+        ask_python(st, CALL_SITE, 0, 0)
     slot = call4(state_of(st).emit_function, st, op, frame, target)
-    state = state_of(st)
-    if slot >= 0:
-        state.out1 = int64_at(frame)[1]
-        state.out2 = int64_at(frame)[2]
+    for k in range(MAX_OUTPUTS):
+        int64_at(results)[k] = int64_at(frame)[k]
     if index >= 0:
         give_block(st, frame, index)
     return slot
@@ -152,8 +169,29 @@ def _emit_args(st, args, count, first, target):
 def emit_op(self, args, count):
     """emit(op, operand_count, *operands, *attributes) -> handle of the first result, or a status"""
     st = as_int64(self)
-    slot = _emit_args(st, args, count, 1, -1)
-    return from_int64(new_handle(st, slot) if slot >= 0 else slot)
+    results = stack_words(3)
+    slot = _emit_args(st, args, count, 1, -1, results)
+    if slot < 0:
+        return from_int64(slot)
+    for k in range(1, MAX_OUTPUTS):
+        if int64_at(results)[k] >= 0:
+            release(st, int64_at(results)[k])
+    return from_int64(new_handle(st, slot))
+
+
+def emit_several(self, args, count):
+    """emit_several(op, operand_count, *operands, *attributes) -> tuple of the handles of all results, or a status"""
+    st = as_int64(self)
+    results = stack_words(3)
+    handles = int64_at(results)
+    slot = _emit_args(st, args, count, 1, -1, results)
+    if slot < 0:
+        return from_int64(slot)
+    length = 0
+    while length < MAX_OUTPUTS and handles[length] >= 0:
+        handles[length] = new_handle(st, handles[length])
+        length += 1
+    return tuple_of(handles, length)
 
 
 def emit_in_place(self, args, count):
@@ -161,19 +199,14 @@ def emit_in_place(self, args, count):
     st = as_int64(self)
     handle = as_int64(int64_at(args)[1])
     old = slot_of_handle(st, handle)
-    slot = _emit_args(st, args, count, 2, old)
+    slot = _emit_args(st, args, count, 2, old, stack_words(3))
     if slot < 0:
         return from_int64(slot)
-    handle_row(state_of(st).handles, handle).slot = slot
-    release(st, old)
+    row = handle_row(state_of(st).handles, handle)
+    replaced = types.int64(row.slot)  # another one than ``old`` if another thread has written meanwhile
+    row.slot = slot
+    release(st, replaced)
     return from_int64(1 if slot != old else 0)
-
-
-def extra_output(self, args, count):
-    """extra_output(k) -> handle of result k (1 or 2) of the last op"""
-    st = as_int64(self)
-    state = state_of(st)
-    return from_int64(new_handle(st, state.out1 if as_int64(int64_at(args)[0]) == 1 else state.out2))
 
 
 def release_tensor(self, args, count):
@@ -228,26 +261,18 @@ def wrap_memory(self, args, count):
     return from_int64(new_handle(st, slot))
 
 
-@jit
-def _tuple_of(values, length):
-    result = new_tuple(length)
-    for k in range(length):
-        set_tuple_item(result, k, from_int64(values[k]))
-    return result
-
-
 def shape_of(self, args, count):
     """shape_of(handle) -> tuple"""
     st = as_int64(self)
     row = slot_of(st, slot_of_handle(st, as_int64(int64_at(args)[0])))
-    return _tuple_of(shape_in(row), row.ndim)
+    return tuple_of(shape_in(row), row.ndim)
 
 
 def strides_of(self, args, count):
     """strides_of(handle) -> tuple, in elements"""
     st = as_int64(self)
     row = slot_of(st, slot_of_handle(st, as_int64(int64_at(args)[0])))
-    return _tuple_of(strides_in(row), row.ndim)
+    return tuple_of(strides_in(row), row.ndim)
 
 
 FIELDS = (
@@ -282,7 +307,7 @@ def fields_of(self, args, count):
     values[15] = storage.read_only
     values[16] = storage.refs
     values[17] = storage.address
-    return _tuple_of(values, _FIELD_COUNT)
+    return tuple_of(values, _FIELD_COUNT)
 
 
 def flags_of(self, args, count):
@@ -438,6 +463,7 @@ def bump_version(self, args, count):
 def give_gradient(self, args, count):
     """give(slot, gradient_handle) -> 0 or a status: add a gradient to a slot's cotangent in the running sweep"""
     st = as_int64(self)
+    enter_thread(st)
     objects = int64_at(args)
     status = reserve(st, 1)
     if status == 0:
@@ -454,10 +480,27 @@ def run_sweep(self, args, count):
     """sweep(top, retain_graph, accumulate) -> 0 or a status"""
     st = as_int64(self)
     objects = int64_at(args)
+    enter_thread(st)
     status = call4(
         state_of(st).sweep_function, st, as_int64(objects[0]), as_int64(objects[1]), as_int64(objects[2])
     )
     return from_int64(status)
+
+
+def modes_of_thread(self, args, count):
+    """modes() -> bit 0: whether this thread records; bit 1: whether it is in inference mode"""
+    st = as_int64(self)
+    enter_thread(st)
+    return from_int64(modes_of(state_of(st)))
+
+
+def set_modes_of_thread(self, args, count):
+    """set_modes(modes) -> this thread's modes before"""
+    st = as_int64(self)
+    enter_thread(st)
+    before = modes_of(state_of(st))
+    set_modes(state_of(st), as_int64(int64_at(args)[0]))
+    return from_int64(before)
 
 
 def trim_memory(self, args, count):
@@ -473,7 +516,7 @@ def class_size(self, args, count):
 ENTRY_POINTS = {
     "emit": emit_op,
     "emit_in_place": emit_in_place,
-    "extra_output": extra_output,
+    "emit_several": emit_several,
     "release": release_tensor,
     "new_tensor": new_tensor,
     "wrap_memory": wrap_memory,
@@ -497,6 +540,8 @@ ENTRY_POINTS = {
     "give": give_gradient,
     "sweep": run_sweep,
     "mark_needed": mark_needed_up_to,
+    "modes": modes_of_thread,
+    "set_modes": set_modes_of_thread,
     "trim": trim_memory,
     "class_size": class_size,
 }

@@ -24,6 +24,7 @@ MAX_OUTPUTS = 3
 SIZE_CLASSES = 160
 ROW_LIMIT = 1 << 27  # rows of a table, for which addresses are reserved
 WORD_LIMIT = 1 << 31
+THREAD_LIMIT = 1024  # threads whose modes are remembered, not counting those in the usual modes
 
 # flags of a slot
 REQUIRES_GRAD, IS_VIEW, WRAPPED, HOOKED, UNVERSIONED, INFERENCE, CONTIGUOUS, SELF_SAVED, LISTED, TEMPORARY = (
@@ -83,11 +84,11 @@ STATE = np.dtype(
             "words words_capacity words_top "
             "ops kernels constants addresses "
             "emit_function release_function sweep_function resolve_callback python_callback drop_callback "
-            "grad_enabled inference_enabled default_dtype site "
+            "grad_enabled inference_enabled default_dtype thread thread_modes thread_count anomaly site visiting_op visiting_site "
             "arena arena_end bytes_live bytes_cached bytes_peak "
             "release_head draining sweep_id sweeping pending leaf_head selective "
             "sequence_next family_next serial_next workspace check_bounds "
-            "error_op error_slot0 error_slot1 error_value0 error_value1 out1 out2"
+            "error_op error_slot0 error_slot1 error_value0 error_value1"
         ).split()
     ]
     + [("free_blocks", "i8", (SIZE_CLASSES,))]
@@ -137,6 +138,8 @@ ENTRY = np.dtype(
         ("flags", "i4"),
         ("words", "i8"),
         ("word_count", "i4"),
+        ("results", "i4"),  # how many there are; see result_place
+        ("unused", "i4"),
         ("saved", "i4"),  # bit k: the value of operand k; bit 16 + k: of result k
         ("site", "i8"),
         ("sequence", "i8"),
@@ -172,6 +175,12 @@ ATTRIBUTES_NONE, ATTRIBUTES_OF_ENTRY, ATTRIBUTES_LITERAL, ATTRIBUTES_OF_OPERAND 
 GIVE = -1
 MAX_TEMPORARIES = 48
 REF_INPUT, REF_OUTPUT, REF_COTANGENT, REF_TEMPORARY, REF_CONSTANT = 0, 16, 20, 24, 128
+
+# what compiled code asks of Python
+CALL_HOOKS, CALL_RULE, CALL_AFTER_ACCUMULATION, CALL_SITE, CALL_CHECK = range(5)
+
+# bits of the state's anomaly mode
+RECORD_SITES, CHECK_NAN = 1, 2
 
 # a frame: results, counts, operands, attributes
 FRAME_OUTPUTS, FRAME_INPUT_COUNT, FRAME_ATTRIBUTE_COUNT, FRAME_INPUTS = 0, 3, 4, 5
@@ -230,6 +239,12 @@ def input_slot(frame, k):
 @jit
 def output_slot(frame, k):
     return int64_at(frame)[k]
+
+
+@jit
+def result_place(words, k):
+    """Return which word of an entry names its result ``k``: a Python entry has those beyond the third behind its owner."""
+    return k if k < MAX_OUTPUTS else FRAME_INPUTS + words[FRAME_INPUT_COUNT] + 1 + k - MAX_OUTPUTS
 
 
 @jit

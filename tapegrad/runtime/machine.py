@@ -6,6 +6,7 @@ from the disk cache in about 0.3 ms each.
 
 import ctypes
 import mmap
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,7 @@ from tapegrad.runtime.layout import (
     SLOT,
     STATE,
     STORAGE,
+    THREAD_LIMIT,
     WORD_LIMIT,
 )
 
@@ -48,7 +50,7 @@ class Machine:
         self.block = np.zeros(1, STATE)
         self.state = self.block[0]
         self.address = self.block.ctypes.data
-        self.error: BaseException | None = None
+        self._errors = threading.local()
         self.resolve: Callable[[int, int, int], int] = _no_resolver
         self.python_callbacks: Callable[[int, int, int], int] = _no_resolver
         self.owners: dict[int, Any] = {}
@@ -70,10 +72,12 @@ class Machine:
         self.constants = np.zeros((CONSTANT_LIMIT, 2), np.int64)
         self.workspace = np.zeros(WORKSPACE_BYTES + 64, np.uint8)
         self.addresses = np.zeros(ADDRESS_LIMIT, np.int64)
-        for name in ("ops", "kernels", "constants", "addresses"):
+        self.thread_modes = np.zeros((THREAD_LIMIT, 2), np.int64)
+        for name in ("ops", "kernels", "constants", "addresses", "thread_modes"):
             self.state[name] = getattr(self, name).ctypes.data
         self.state["workspace"] = (self.workspace.ctypes.data + 63) // 64 * 64
         self.state["grad_enabled"] = 1
+        self.state["thread"] = -1
         self.state["default_dtype"] = FLOAT32
 
     def _make_callbacks(self) -> None:
@@ -93,6 +97,15 @@ class Machine:
         for name, function in ENTRY_POINTS.items():
             address = compile_function(function, f"entry.{name}", SIGNATURE)
             setattr(self, name, fast_function(name, address, self.address))
+
+    @property
+    def error(self) -> BaseException | None:
+        """What Python code that the machine has called in this thread has raised."""
+        return getattr(self._errors, "error", None)
+
+    @error.setter
+    def error(self, error: BaseException | None) -> None:
+        self._errors.error = error
 
     def _resolve_safely(self, op: int, dtype: int, result_dtype: int) -> int:
         try:

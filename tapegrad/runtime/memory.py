@@ -10,7 +10,7 @@ import sys
 from numba import types
 
 from tapegrad.native.cache import jit
-from tapegrad.native.pointers import call1, int64_at, symbol
+from tapegrad.native.pointers import int64_at, symbol
 from tapegrad.runtime.layout import (
     CONTIGUOUS,
     DEAD,
@@ -19,7 +19,6 @@ from tapegrad.runtime.layout import (
     FRAME_INPUTS,
     HANDLE_BYTES,
     LISTED,
-    MAX_OUTPUTS,
     OUT_OF_MEMORY,
     PYTHON,
     ROW_LIMIT,
@@ -30,6 +29,7 @@ from tapegrad.runtime.layout import (
     entry_row,
     handle_row,
     op_row,
+    result_place,
     slot_of,
     slot_row,
     state_of,
@@ -39,6 +39,7 @@ from tapegrad.runtime.layout import (
     free_blocks,
     SIZE_CLASSES,
 )
+from tapegrad.runtime.threads import drop_owner
 
 _BLOCK_ALIGNMENT = 64
 _HUGE_PAGE = 1 << 21
@@ -227,7 +228,7 @@ def release_storage(st, storage):
     row.owner = state.storages_free
     state.storages_free = storage
     if owner >= 0:
-        call1(state.drop_callback, owner)
+        drop_owner(st, owner)
 
 
 @jit
@@ -362,9 +363,9 @@ def drain(st):
             _free_entry(st, entry)
         elif not row.flags & SELF_SAVED:
             words = int64_at(state.words + 8 * entry_row(state.entries, entry).words)
-            for k in range(MAX_OUTPUTS):
-                if words[k] == slot:
-                    words[k] = -1
+            for k in range(entry_row(state.entries, entry).results):
+                if words[result_place(words, k)] == slot:
+                    words[result_place(words, k)] = -1
             _free_slot(st, slot)
     state.draining = 0
 
@@ -374,9 +375,10 @@ def _unreachable(st, entry):
     """Return whether no result of the entry is referred to from outside the entry."""
     state = state_of(st)
     words = int64_at(state.words + 8 * entry_row(state.entries, entry).words)
-    for k in range(MAX_OUTPUTS):
-        if words[k] >= 0:
-            row = slot_of(st, words[k])
+    for k in range(entry_row(state.entries, entry).results):
+        result = words[result_place(words, k)]
+        if result >= 0:
+            row = slot_of(st, result)
             if row.refs > (1 if row.flags & SELF_SAVED else 0):
                 return False
     return True
@@ -409,12 +411,13 @@ def free_saved(st, entry):
     for k in range(words[FRAME_INPUT_COUNT]):
         if saved & (1 << min(k, 15)) and words[FRAME_INPUTS + k] >= 0:
             _drop_data(st, slot_of(st, words[FRAME_INPUTS + k]))
-    for k in range(MAX_OUTPUTS):
-        if saved & (1 << (16 + k)) and words[k] >= 0:
-            result = slot_of(st, words[k])
+    for k in range(row.results):
+        slot = words[result_place(words, k)]
+        if slot >= 0 and (saved >> (16 + min(k, 14))) & 1:
+            result = slot_of(st, slot)
             _drop_data(st, result)
             result.flags &= ~SELF_SAVED
-            _drop_row(st, words[k], result)
+            _drop_row(st, slot, result)
 
 
 @jit
@@ -423,14 +426,15 @@ def _free_entry(st, entry):
     state = state_of(st)
     row = entry_row(state.entries, entry)
     words = int64_at(state.words + 8 * row.words)
-    for k in range(MAX_OUTPUTS):
-        if words[k] >= 0:
-            result = slot_of(st, words[k])
-            if row.saved & (1 << (16 + k)):
+    for k in range(row.results):
+        slot = words[result_place(words, k)]
+        if slot >= 0:
+            result = slot_of(st, slot)
+            if (row.saved >> (16 + min(k, 14))) & 1:
                 _drop_data(st, result)
             if result.flags & LISTED:
-                _unlist(st, words[k])
-            _free_slot(st, words[k])
+                _unlist(st, slot)
+            _free_slot(st, slot)
     row.saved &= 0xFFFF
     free_saved(st, entry)
     for k in range(words[FRAME_INPUT_COUNT]):
@@ -438,7 +442,7 @@ def _free_entry(st, entry):
         if operand >= 0:
             _drop_row(st, operand, slot_of(st, operand))
     if op_row(state.ops, row.op).kind == PYTHON:
-        call1(state.drop_callback, words[FRAME_INPUTS + words[FRAME_INPUT_COUNT]])
+        drop_owner(st, words[FRAME_INPUTS + words[FRAME_INPUT_COUNT]])
     row.flags |= DEAD
     state.entries_dead += 1
     _pop_dead_entries(state)
@@ -490,9 +494,10 @@ def compact(st):
             words[words_top + k] = words[start + k]
         _copy_entry(target, row)
         target.words = words_top
-        for k in range(MAX_OUTPUTS):
-            if words[words_top + k] >= 0:
-                slot_of(st, words[words_top + k]).producer = top
+        moved = int64_at(state.words + 8 * words_top)
+        for k in range(row.results):
+            if moved[result_place(moved, k)] >= 0:
+                slot_of(st, moved[result_place(moved, k)]).producer = top
         words_top += target.word_count
         top += 1
     state.entries_top = top
@@ -506,6 +511,7 @@ def _copy_entry(target, source):
     target.flags = source.flags
     target.word_count = source.word_count
     target.saved = source.saved
+    target.results = source.results
     target.site = source.site
     target.sequence = source.sequence
 
@@ -529,7 +535,7 @@ def reserve(st, wanted):
     state = state_of(st)
     wanted += _ROWS_KEPT_FREE
     if state.entries_top + wanted > state.entries_capacity and 2 * state.entries_dead > state.entries_top:
-        if not state.sweeping:
+        if not state.sweeping and not state.draining:
             compact(st)
     grown = 0
     if state.handles_top + wanted > state.handles_capacity:

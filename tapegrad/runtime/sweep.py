@@ -9,7 +9,7 @@ when none is left. A slot that waits holds a reference to its own row, so nothin
 from numba import types
 
 from tapegrad.native.cache import jit
-from tapegrad.native.pointers import call3, call4, int64_at, stack_words
+from tapegrad.native.pointers import call4, int64_at, stack_words
 from tapegrad.runtime.elementwise import run_elementwise, same_shape
 from tapegrad.runtime.emit import emit_one, kernel_of
 from tapegrad.runtime.layout import (
@@ -17,7 +17,12 @@ from tapegrad.runtime.layout import (
     ATTRIBUTES_LITERAL,
     ATTRIBUTES_OF_ENTRY,
     ATTRIBUTES_OF_OPERAND,
+    CALL_AFTER_ACCUMULATION,
+    CALL_CHECK,
+    CALL_HOOKS,
+    CALL_RULE,
     CAST,
+    CHECK_NAN,
     CLONE,
     CONTIGUOUS,
     DEAD,
@@ -44,6 +49,7 @@ from tapegrad.runtime.layout import (
     entry_row,
     literal_in,
     op_row,
+    result_place,
     rule_row,
     slot_of,
     state_of,
@@ -59,10 +65,7 @@ from tapegrad.runtime.memory import (
     retain,
     slot_of_handle,
 )
-
-# what the Python callback is asked for
-CALL_HOOKS, CALL_RULE, CALL_AFTER_ACCUMULATION = range(3)
-
+from tapegrad.runtime.threads import ask_python
 
 @jit
 def _emit_two(st, op, a, b, target):
@@ -165,7 +168,7 @@ def _run_hooks(st, slot):
     row = slot_of(st, slot)
     if not row.flags & HOOKED:
         return 0
-    replaced = call3(state_of(st).python_callback, CALL_HOOKS, slot, types.int64(row.cotangent))
+    replaced = ask_python(st, CALL_HOOKS, slot, types.int64(row.cotangent))
     if replaced < 0:
         return replaced
     if replaced != row.cotangent:
@@ -180,6 +183,8 @@ def _check_saved(st, entry):
     """Return 0 when the values that the rule reads are there and as they were, else a status."""
     state = state_of(st)
     row = entry_row(state.entries, entry)
+    if op_row(state.ops, row.op).kind == PYTHON:
+        return 0  # what a custom Function has saved is checked when it asks for it
     if row.flags & FREED:
         return GRAPH_FREED
     words = int64_at(state.words + 8 * row.words)
@@ -285,6 +290,10 @@ def _run_row(st, rule, entry_words, operand, temporaries, rows):
         words[FRAME_INPUTS + k] = slot
     if rule.op == GIVE:
         target = operand if operand >= 0 else types.int64(rule.target)
+        if state_of(st).anomaly & CHECK_NAN:
+            status = ask_python(st, CALL_CHECK, target, words[FRAME_INPUTS])
+            if status < 0:
+                return status
         return give(st, int64_at(entry_words)[FRAME_INPUTS + target], words[FRAME_INPUTS])
     _fill_attributes(frame, FRAME_INPUTS + rule.count, rule, entry_words, operand)
     slot = call4(state_of(st).emit_function, st, types.int64(rule.op), frame, -1)
@@ -323,13 +332,13 @@ def _run_rule_once(st, entry, wanted, operand):
 
 
 @jit
-def _run_rule(st, entry):
+def _run_rule(st, entry, retain_graph):
     state = state_of(st)
     row = entry_row(state.entries, entry)
     spec = op_row(state.ops, row.op)
     state.error_op = row.op
     if spec.kind == PYTHON:
-        return call3(state.python_callback, CALL_RULE, entry, 0)
+        return ask_python(st, CALL_RULE, entry, retain_graph)
     if spec.rule_rows == 0:
         return NO_DERIVATIVE
     wanted = _wanted(st, entry)
@@ -351,27 +360,31 @@ def _visit(st, entry, retain_graph):
     row = entry_row(state.entries, entry)
     words = int64_at(state.words + 8 * row.words)
     waiting = 0
-    for k in range(MAX_OUTPUTS):
-        if words[k] >= 0 and slot_of(st, words[k]).cotangent >= 0:
+    for k in range(row.results):
+        result = words[result_place(words, k)]
+        if result >= 0 and slot_of(st, result).cotangent >= 0:
             waiting += 1
-            status = _run_hooks(st, words[k])
+            status = _run_hooks(st, result)
             if status < 0:
                 return status
     if waiting == 0:
         return 0
+    state.visiting_op = row.op
+    state.visiting_site = row.site
+    state.site = row.site  # of the gradient's own entries
     status = _check_saved(st, entry)
     if status == 0:
         status = reserve(st, 4 * row.word_count)
     if status == 0:
-        status = _run_rule(st, entry)
+        status = _run_rule(st, entry, retain_graph)
     if status < 0:
         return status
     state.pending -= waiting
     if not retain_graph and row.saved != 0:
         row.flags |= FREED
         free_saved(st, entry)
-    for k in range(MAX_OUTPUTS):
-        result = words[k]
+    for k in range(row.results):
+        result = words[result_place(words, k)]
         if result >= 0 and slot_of(st, result).cotangent >= 0:
             release(st, _take_cotangent(st, result))
     return 0
@@ -417,7 +430,7 @@ def _finish_leaves(st, accumulate):
         if status == 0 and accumulate:
             status = _accumulate(st, slot)
             if status == 0 and row.flags & HOOKED:
-                status = call3(state.python_callback, CALL_AFTER_ACCUMULATION, slot, 0)
+                status = ask_python(st, CALL_AFTER_ACCUMULATION, slot, 0)
         if status < 0:
             return status
         state.leaf_head = row.next
@@ -434,9 +447,10 @@ def _abandon(st, top):
         if top - step >= state.entries_top or row.flags & DEAD:
             continue
         words = int64_at(state.words + 8 * row.words)
-        for k in range(MAX_OUTPUTS):
-            if words[k] >= 0 and slot_of(st, words[k]).cotangent >= 0:
-                release(st, _take_cotangent(st, words[k]))
+        for k in range(row.results):
+            result = words[result_place(words, k)]
+            if result >= 0 and slot_of(st, result).cotangent >= 0:
+                release(st, _take_cotangent(st, result))
     while state.leaf_head >= 0:
         slot = state.leaf_head
         state.leaf_head = slot_of(st, slot).next
@@ -458,9 +472,10 @@ def mark_needed(st, top):
             slot = words[FRAME_INPUTS + k]
             needed = needed or (slot >= 0 and slot_of(st, slot).needed == state.sweep_id)
         if needed:
-            for k in range(MAX_OUTPUTS):
-                if words[k] >= 0:
-                    slot_of(st, words[k]).needed = state.sweep_id
+            for k in range(row.results):
+                result = words[result_place(words, k)]
+                if result >= 0:
+                    slot_of(st, result).needed = state.sweep_id
     return 0
 
 
@@ -470,7 +485,6 @@ def sweep(st, top, retain_graph, accumulate):
     ``accumulate`` adds what reaches the leaves to their ``.grad``; without it only hooks see it.
     """
     state = state_of(st)
-    state.sweeping += 1
     status = 0
     entry = top
     while entry >= 0 and state.pending > 0 and status == 0:
@@ -481,5 +495,4 @@ def sweep(st, top, retain_graph, accumulate):
         status = _finish_leaves(st, accumulate)
     if status < 0:
         _abandon(st, top)
-    state.sweeping -= 1
     return status
