@@ -3,9 +3,9 @@
 Run: python benchmarks/measure_gemm.py [--quick]
 
 Each line has m, n, k, the layouts of A and B (n: contiguous rows, t: contiguous columns), GFLOP/s, their share of the
-multiply-add peak measured just before and after (from registers), and our speed over NumPy's and torch's. All contestants
-take turns in every round, and the medians of the rounds are compared. Ours is called by address from a compiled loop, as
-the library does; NumPy and torch write into a given array and pay for their own call from Python.
+multiply-add peak measured just before and after (from registers), and our speed over NumPy's and torch's. The
+contestants take turns in every round, and the medians of the rounds are compared. Ours is called by address from a
+compiled loop, as the library does; NumPy and torch write into a given array and pay for their call from Python.
 """
 
 import argparse
@@ -19,13 +19,13 @@ for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 os.environ.pop("OPENBLAS_CORETYPE", None)
 
-import numpy as np
-from peak import address_call, fma_peak
+import numpy as np  # noqa: E402  after the number of threads is set
+from peak import address_call, fma_peak  # noqa: E402
 
-from tapegrad.kernels.gemm import WORKSPACE_BYTES, make_gemm
-from tapegrad.kernels.gemm_micro import host_tile
-from tapegrad.native.cache import compile_function
-from tapegrad.native.pointers import call1
+from tapegrad.kernels.gemm import WORKSPACE_BYTES, make_gemm  # noqa: E402
+from tapegrad.kernels.gemm_micro import host_tile  # noqa: E402
+from tapegrad.native.cache import compile_function  # noqa: E402
+from tapegrad.native.pointers import call1  # noqa: E402
 
 try:
     import torch
@@ -126,9 +126,9 @@ def table(dtype: str, shapes: Any, layouts: tuple[str, ...], rounds: int) -> Non
             times = measure(Case(dtype, shape, layout), lambda args, count: loop(gemm, args, count), rounds)
             peak = max(before, fma_peak(dtype, 40_000))
             speed = 2e-9 * shape[0] * shape[1] * shape[2] / times["ours"]
-            ratios = [f"{times[name] / times['ours']:8.2f}" if name in times else "       -" for name in ("numpy", "torch")]
+            ratios = " ".join(f"{times[name] / times['ours']:8.2f}" for name in ("numpy", "torch") if name in times)
             m, n, k = shape
-            print(f"{m:4} {n:4} {k:4} {layout} {speed:10.1f} {speed / peak:8.3f} {' '.join(ratios)}", flush=True)
+            print(f"{m:4} {n:4} {k:4} {layout} {speed:10.1f} {speed / peak:8.3f} {ratios}", flush=True)
 
 
 def main() -> None:

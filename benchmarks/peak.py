@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from tapegrad.kernels.gemm_ir import I64, Loop, Vectors, kernel
+from tapegrad.kernels.gemm_ir import Loop, Vectors, kernel
 from tapegrad.kernels.gemm_micro import host_tile
 from tapegrad.native.cache import compile_function
 

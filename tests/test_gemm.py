@@ -62,10 +62,9 @@ def laid_out(rng: np.random.Generator, shape: tuple[int, int], dtype: type, layo
 
 
 def close(c: np.ndarray, a: np.ndarray, b: np.ndarray, c0: Any = 0) -> None:
-    """Compare with float64 (or longer) sums within the rounding errors' bound: gamma_k |A| |B|."""
-    wide = np.float64 if c.dtype == np.float32 else np.longdouble
-    a, b = a.astype(wide), b.astype(wide)
-    bound = (a.shape[-1] + 4) * np.finfo(c.dtype).eps * (np.abs(a) @ np.abs(b) + np.abs(c0))
+    """Compare with NumPy's float64 sums within both sides' bound on rounding errors: 2 gamma_k |A| |B|."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    bound = (2 * a.shape[-1] + 8) * np.finfo(c.dtype).eps * (np.abs(a) @ np.abs(b) + np.abs(c0))
     assert (np.abs(c - (a @ b + c0)) <= bound).all()
 
 
@@ -97,9 +96,22 @@ def test_sizes_beyond_the_cache_blocks(dtype: type, tile: Tile | None) -> None:
     rng = np.random.default_rng(2)
     for a_layout in ("rows", "columns", "gaps"):
         for b_layout in ("rows", "columns", "gaps"):
-            for accumulate in (False, True):
-                check(rng, dtype, (61, 300, 1100), (a_layout, b_layout), accumulate, tile)
-                check(rng, dtype, (133, 515, 257), (a_layout, b_layout), accumulate, tile)
+            check(rng, dtype, (61, 300, 1100), (a_layout, b_layout), bool(rng.integers(2)), tile)
+            check(rng, dtype, (133, 515, 257), (a_layout, b_layout), bool(rng.integers(2)), tile)
+
+
+@pytest.mark.parametrize("tile", WIDTHS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_transposed_a_whose_columns_fall_on_one_cache_set(dtype: type, tile: Tile | None) -> None:
+    rng = np.random.default_rng(10)
+    columns = 4096 // np.dtype(dtype).itemsize
+    for m, n, k in ((75, 400, 600), (301, 530, 300)):
+        for b_layout in ("rows", "columns"):
+            a, b = rng.normal(size=(k, columns)).astype(dtype)[:, :m].T, laid_out(rng, (k, n), dtype, b_layout)
+            start = rng.normal(size=(m, n)).astype(dtype)
+            c = start.copy()
+            multiply(a, b, c, accumulate=True, tile=tile)
+            close(c, a, b, start)
 
 
 @pytest.mark.parametrize("tile", WIDTHS)

@@ -1,8 +1,8 @@
 """What the matrix kernels' LLVM code is written with: vectors, masks, loops, and routines that kernels share.
 
 Numba's loops over a tile of C spill its accumulators; here every accumulator is one SSA vector and every step is one
-fused multiply-add. A routine is its own function in the module of the kernel that calls it (internal, never inlined), so
-that it is compiled once however often it is called. Strides are in bytes; an address becomes a pointer once, at the top.
+fused multiply-add. A routine is its own function in the module of the kernel that calls it (internal, never inlined),
+compiled once however often it is called. Strides are in bytes; an address becomes a pointer once, at the top.
 """
 
 from collections.abc import Callable, Iterable
@@ -115,8 +115,9 @@ class Vectors:
 
 def _not_unrolled(module: ir.Module) -> ir.MDValue:
     """Return the mark of a loop that LLVM leaves as it is: unrolling costs compile time and gains nothing here."""
-    loop = module.add_metadata([ir.Constant(I32, len(module.metadata)), module.add_metadata(["llvm.loop.unroll.disable"])])
-    loop.operands = (loop, *loop.operands[1:])
+    mark = module.add_metadata(["llvm.loop.unroll.disable"])
+    loop = module.add_metadata([ir.Constant(I32, len(module.metadata)), mark])
+    loop.operands = (loop, mark)  # a loop's identity is a node that names itself
     return loop
 
 
@@ -176,7 +177,7 @@ def routine(
 
 
 def kernel(spec: str, emit: Callable[..., None], *parameters: Any) -> Callable[..., Any]:
-    """Return an intrinsic with ``spec``'s int64 arguments whose code ``emit(builder, *parameters, *arguments)`` writes."""
+    """Return an intrinsic with ``spec``'s int64 arguments, written by ``emit(builder, *parameters, *arguments)``."""
     words = spec.split()
 
     def build(context, builder, signature, args):  # type: ignore[no-untyped-def]

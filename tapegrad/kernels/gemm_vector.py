@@ -20,7 +20,8 @@ def rows_kernel(dtype: np.dtype[Any], tile: Tile) -> Callable[..., Any]:
 
 def _emit_rows(
     builder: ir.IRBuilder, dtype: np.dtype[Any], tile: Tile,
-    a: ir.Value, rsa: ir.Value, x: ir.Value, y: ir.Value, stride: ir.Value, k: ir.Value, accumulate: ir.Value, m: ir.Value,
+    a: ir.Value, rsa: ir.Value, x: ir.Value, y: ir.Value, stride: ir.Value,
+    k: ir.Value, accumulate: ir.Value, m: ir.Value,
 ) -> None:  # fmt: skip
     v = Vectors(builder, dtype, tile.vector_bytes)
     for rows, count in ((_ROWS, builder.sdiv(m, I64(_ROWS))), (1, builder.srem(m, I64(_ROWS)))):
@@ -58,21 +59,21 @@ def _emit_dots(v: Vectors, rows: list[ir.Value], x: ir.Value, k: ir.Value) -> li
 
 
 def columns_kernel(dtype: np.dtype[Any], tile: Tile) -> Callable[..., Any]:
-    """Return ``columns(x, stride, b, rsb, y, k, n, accumulate)``: y[n] (+)= x[k] @ B[k, n], contiguous rows of B and y."""
+    """Return ``columns(x, stride, b, rsb, y, k, n, accumulate)``: y[n] (+)= x[k] @ B[k, n], contiguous y, rows of B."""
     return kernel("*x stride *b rsb *y k n accumulate", _emit_columns, dtype, tile)
 
 
 def _emit_columns(
     builder: ir.IRBuilder, dtype: np.dtype[Any], tile: Tile,
-    x: ir.Value, stride: ir.Value, b: ir.Value, rsb: ir.Value, y: ir.Value, k: ir.Value, n: ir.Value, accumulate: ir.Value,
+    x: ir.Value, stride: ir.Value, b: ir.Value, rsb: ir.Value, y: ir.Value,
+    k: ir.Value, n: ir.Value, accumulate: ir.Value,
 ) -> None:  # fmt: skip
     v = Vectors(builder, dtype, tile.vector_bytes)
     tail = builder.srem(n, I64(v.lanes))
     some = builder.zext(builder.icmp_signed(">", tail, I64(0)), I64)
-    scalar = v.scalar.as_pointer()
     clear = builder.select(builder.icmp_signed("==", accumulate, I64(0)), n, I64(0))
     loop = Loop(builder, clear, [y])
-    builder.store(ir.Constant(v.scalar, 0.0), builder.bitcast(loop.values[0], scalar))
+    builder.store(ir.Constant(v.scalar, 0.0), builder.bitcast(loop.values[0], v.scalar.as_pointer()))
     loop.close([v.at(loop.values[0], v.size)])
     for rows, count in ((_ROWS, builder.sdiv(k, I64(_ROWS))), (1, builder.srem(k, I64(_ROWS)))):
         outer = Loop(builder, count, [x, b])
