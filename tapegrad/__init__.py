@@ -15,6 +15,7 @@ from tapegrad.ops import functions
 from tapegrad.runtime.dtype import bool_, dtype, float32, float64, get_default_dtype, int32, int64, set_default_dtype, uint8
 from tapegrad.tensor import Tensor, as_tensor, from_dlpack, from_numpy, set_printoptions, tensor
 from tapegrad.tensor.properties import Size, device
+from tapegrad.viz import tape
 from tapegrad.version import __version__
 
 bool = bool_  # noqa: A001 (torch's names of the dtypes)
@@ -53,6 +54,7 @@ __all__ = [
     "set_default_dtype",
     "set_grad_enabled",
     "set_printoptions",
+    "tape",
     "tensor",
     "uint8",
     *(name for name in functions if not name.startswith("_")),
