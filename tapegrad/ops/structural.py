@@ -5,9 +5,11 @@ from collections.abc import Callable
 import numpy as np
 
 from tapegrad.kernels.loops import like, make_loop
-from tapegrad.kernels.reduce_sum import make_sum
+from tapegrad.kernels.reduce_loops import make_reduction
+from tapegrad.kernels.reduce_plan import broadcast_strides
+from tapegrad.kernels.reduce_sum import sum_parts
 from tapegrad.native.dtypes import POINTERS
-from tapegrad.native.pointers import int64_at, stack_words
+from tapegrad.native.pointers import stack_words
 from tapegrad.ops.elementwise import elementwise
 from tapegrad.ops.registry import OF_ENTRY, Op, declare
 from tapegrad.runtime.layout import (
@@ -22,6 +24,7 @@ from tapegrad.runtime.layout import (
     output_slot,
     shape_in,
     slot_of,
+    state_of,
     strides_in,
 )
 
@@ -79,33 +82,16 @@ def like_second(st, frame):
 
 
 def _sum_to_shape_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
-    sum_into = make_sum(dtype)
-    pointer = POINTERS[dtype]
+    sum_into = make_reduction(sum_parts(dtype, result_dtype))
 
     def kernel(st, frame):
         source = slot_of(st, input_slot(frame, 0))
         result = slot_of(st, output_slot(frame, 0))
-        y = pointer(data_address(st, output_slot(frame, 0)))
-        for i in range(np.uintp(result.numel)):
-            y[i] = 0
+        y = data_address(st, output_slot(frame, 0))
         strides = stack_words(8)
-        lead = source.ndim - result.ndim
-        for d in range(source.ndim):
-            kept = d >= lead and shape_in(result)[d - lead] != 1
-            int64_at(strides)[d] = strides_in(result)[d - lead] if kept else 0
-        shape = stack_words(8)
-        for d in range(source.ndim):
-            int64_at(shape)[d] = shape_in(source)[d]
-        if source.numel > 0:
-            sum_into(
-                data_address(st, input_slot(frame, 0)),
-                data_address(st, output_slot(frame, 0)),
-                source.ndim,
-                shape,
-                strides,
-                stack_words(8),
-            )
-        return 0
+        broadcast_strides(source, result, strides)
+        x = data_address(st, input_slot(frame, 0))
+        return sum_into(source, x, y, result.numel, strides, y, 0, state_of(st).workspace)
 
     return kernel
 
@@ -120,7 +106,6 @@ declare(
         vjp=lambda g, y, x, like: (g.expand_like(x), None),
         shape_only=("like",),
         unpromoted=("like",),
-        contiguous=("input",),
         public=False,
         math="the sum of x over the dimensions in which `like` is broadcast to it",
     )

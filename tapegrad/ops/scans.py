@@ -1,0 +1,383 @@
+"""Scans along one dimension: running sums, products, extrema, log-sums of exponentials; differences and trapezoids.
+
+The gradients are scans too. With g the gradient of running products y, R_k = g_k + x_(k+1) R_(k+1) (``recur_back``) gives
+gx_k = R_k y_(k-1) without a division, so zeros do no harm; recur_back and its mirror image are each other's gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tapegrad.kernels.scan import (
+    add_step,
+    log_add_step,
+    make_decay,
+    make_running_extremum,
+    make_scan,
+    make_shift,
+    multiply_step,
+    recurrence_step,
+)
+from tapegrad.native.dtypes import POINTERS, SCALARS
+from tapegrad.native.pointers import int64_at, stack_words
+from tapegrad.ops.calls import call, call_several, expect_tensor, function, functions, normal_dim, shape_of
+from tapegrad.ops.reduction_rules import MASK, extents, same_infer
+from tapegrad.ops.reductions import ValuesIndices
+from tapegrad.ops.registry import FLOATS, OF_ENTRY, Op, declare
+from tapegrad.ops.structural import like_second
+from tapegrad.runtime.handle import Tensor
+from tapegrad.runtime.layout import (
+    FLOAT32,
+    FROM_ATTRIBUTE,
+    GENERAL,
+    INT64,
+    attribute,
+    data_address,
+    input_slot,
+    output_slot,
+    slot_of,
+    state_of,
+)
+from tapegrad.runtime.machine import machine
+
+Make = Callable[[int, int], Callable[..., int]]
+
+
+def _scan_kernel(start: float, step: Callable[..., Any], backward: bool = False, late: bool = False) -> Make:
+    """Return what makes the kernel of a scan of one operand, or two (a recurrence)."""
+
+    def make(dtype: int, result_dtype: int) -> Callable[..., int]:
+        scan = make_scan(dtype, result_dtype, start, step, backward, late)
+        second = 1 if step is recurrence_step else 0
+
+        def kernel(st, frame):  # type: ignore[no-untyped-def]
+            words = stack_words(3)
+            extents(slot_of(st, input_slot(frame, 0)), attribute(frame, MASK), words)
+            outer, n, inner = int64_at(words)[0], int64_at(words)[1], int64_at(words)[2]
+            a, b = data_address(st, input_slot(frame, 0)), data_address(st, input_slot(frame, second))
+            return scan(a, b, data_address(st, output_slot(frame, 0)), outer, n, inner, state_of(st).workspace)
+
+        return kernel
+
+    return make
+
+
+def _declare(name: str, kernel: Make, vjp: Any, math: str, inputs: tuple[str, ...] = ("input",), **more: Any) -> Op:
+    more = {"infer": same_infer, "contiguous": inputs, "result": FROM_ATTRIBUTE} | more
+    return declare(Op(name=name, inputs=inputs, kind=GENERAL, kernel=kernel, vjp=vjp, math=math, **more))
+
+
+_CUMSUM = _declare(
+    "cumsum", _scan_kernel(0, add_step), lambda g, y, x: g.cumsum_back(attributes=OF_ENTRY), "x_0 + ... + x_i"
+)
+_declare(
+    "cumsum_back",
+    _scan_kernel(0, add_step, backward=True),
+    lambda g, y, x: g.cumsum(attributes=OF_ENTRY),
+    "x_i + ... + x_(n-1)",
+    public=False,
+)
+_CUMPROD = _declare(
+    "cumprod",
+    _scan_kernel(1, multiply_step),
+    lambda g, y, x: g.recur_back(x, attributes=OF_ENTRY) * y.shift_one(attributes=OF_ENTRY),
+    "x_0 ... x_i",
+)
+
+
+def _recurrence_rules() -> None:
+    """R_k = g_k + x_(k+1) R_(k+1) and F_k = h_k + x_k F_(k-1): each is the other's transpose in its first operand."""
+    pair = ("input", "factor")
+    _declare(
+        "recur_back",
+        _scan_kernel(0, recurrence_step, backward=True, late=True),
+        lambda h, y, g, x: (
+            h.recur(x, attributes=OF_ENTRY),
+            h.recur(x, attributes=OF_ENTRY).shift_zero(attributes=OF_ENTRY) * y,
+        ),
+        "y_k = x_k + w_(k+1) y_(k+1)",
+        pair,
+        dtypes=FLOATS,
+        public=False,
+    )
+    _declare(
+        "recur",
+        _scan_kernel(0, recurrence_step),
+        lambda g, y, h, x: (
+            g.recur_back(x, attributes=OF_ENTRY),
+            g.recur_back(x, attributes=OF_ENTRY) * y.shift_zero(attributes=OF_ENTRY),
+        ),
+        "y_k = x_k + w_k y_(k-1)",
+        pair,
+        dtypes=FLOATS,
+        public=False,
+    )
+
+
+_recurrence_rules()
+
+
+def _shift_kernel(back: bool, fill: int) -> Make:
+    def make(dtype: int, result_dtype: int) -> Callable[..., int]:
+        shift = make_shift(dtype)
+
+        def kernel(st, frame):  # type: ignore[no-untyped-def]
+            words = stack_words(3)
+            extents(slot_of(st, input_slot(frame, 0)), attribute(frame, MASK), words)
+            outer, n, inner = int64_at(words)[0], int64_at(words)[1], int64_at(words)[2]
+            x, y = data_address(st, input_slot(frame, 0)), data_address(st, output_slot(frame, 0))
+            return shift(x, y, outer, n, inner, back, fill)
+
+        return kernel
+
+    return make
+
+
+_declare(
+    "shift_one",
+    _shift_kernel(False, 1),
+    lambda g, y, x: g.shift_back(attributes=OF_ENTRY),
+    "x_(i-1), 1 first",
+    public=False,
+)
+_declare(
+    "shift_zero",
+    _shift_kernel(False, 0),
+    lambda g, y, x: g.shift_back(attributes=OF_ENTRY),
+    "x_(i-1), 0 first",
+    public=False,
+)
+_declare(
+    "shift_back",
+    _shift_kernel(True, 0),
+    lambda g, y, x: g.shift_zero(attributes=OF_ENTRY),
+    "x_(i+1), 0 last",
+    public=False,
+)
+
+
+def _place_last_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
+    pointer, scalar = POINTERS[dtype], SCALARS[dtype]
+
+    def kernel(st, frame):  # type: ignore[no-untyped-def]
+        words = stack_words(3)
+        extents(slot_of(st, output_slot(frame, 0)), attribute(frame, MASK), words)
+        outer, n, inner = int64_at(words)[0], int64_at(words)[1], int64_at(words)[2]
+        g = pointer(data_address(st, input_slot(frame, 0)))
+        y = pointer(data_address(st, output_slot(frame, 0)))
+        for r in range(outer):
+            for i in range((n - 1) * inner):
+                y[r * n * inner + i] = scalar(0)
+            for i in range(inner):
+                y[(r * n + n - 1) * inner + i] = g[r * inner + i]
+        return 0
+
+    return kernel
+
+
+def _take_last_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
+    pointer = POINTERS[dtype]
+
+    def kernel(st, frame):  # type: ignore[no-untyped-def]
+        words = stack_words(3)
+        extents(slot_of(st, input_slot(frame, 0)), attribute(frame, MASK), words)
+        outer, n, inner = int64_at(words)[0], int64_at(words)[1], int64_at(words)[2]
+        x = pointer(data_address(st, input_slot(frame, 0)))
+        y = pointer(data_address(st, output_slot(frame, 0)))
+        for r in range(outer):
+            for i in range(inner):
+                y[r * inner + i] = x[(r * n + n - 1) * inner + i]
+        return 0
+
+    return kernel
+
+
+_declare(
+    "place_last",
+    _place_last_kernel,
+    lambda g, y, x, like: (g.take_last(x, attributes=OF_ENTRY), None),
+    "zeros like `like`, with x at the last place of a dimension",
+    ("input", "like"),
+    infer=like_second,
+    shape_only=("like",),
+    unpromoted=("like",),
+    contiguous=("input",),
+    public=False,
+)
+_declare(
+    "take_last",
+    _take_last_kernel,
+    lambda g, y, x, like: (g.place_last(x, attributes=OF_ENTRY), None),
+    "x at the last place of a dimension, in the shape of `like`",
+    ("input", "like"),
+    infer=like_second,
+    shape_only=("like",),
+    unpromoted=("like",),
+    contiguous=("input",),
+    public=False,
+)
+
+
+def _decay_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
+    decay = make_decay(dtype)
+
+    def kernel(st, frame):  # type: ignore[no-untyped-def]
+        words = stack_words(3)
+        extents(slot_of(st, input_slot(frame, 0)), attribute(frame, MASK), words)
+        outer, n, inner = int64_at(words)[0], int64_at(words)[1], int64_at(words)[2]
+        return decay(
+            data_address(st, input_slot(frame, 0)), data_address(st, output_slot(frame, 0)), outer, n, inner
+        )
+
+    return kernel
+
+
+_declare(
+    "decay",
+    _decay_kernel,
+    lambda g, y, x: (g * y).shift_back(attributes=OF_ENTRY) - g * y,
+    "exp(x_(i-1) - x_i), 0 first",
+    dtypes=FLOATS,
+    public=False,
+)
+# gx_k = sum over i >= k of g_i exp(x_k - y_i), as a recurrence whose factors exp(y_k - y_(k+1)) are at most 1
+_LOGCUMSUMEXP = _declare(
+    "logcumsumexp",
+    _scan_kernel(-np.inf, log_add_step),
+    lambda g, y, x: g.recur_back(y.decay(attributes=OF_ENTRY), attributes=OF_ENTRY) * x.exp_difference(y),
+    "log(e**x_0 + ... + e**x_i)",
+    dtypes=FLOATS,
+)
+
+
+def _extremum_kernel(largest: bool) -> Make:
+    def make(dtype: int, result_dtype: int) -> Callable[..., int]:
+        run = make_running_extremum(dtype, largest)
+
+        def kernel(st, frame):  # type: ignore[no-untyped-def]
+            words = stack_words(3)
+            extents(slot_of(st, input_slot(frame, 0)), attribute(frame, MASK), words)
+            outer, n, inner = int64_at(words)[0], int64_at(words)[1], int64_at(words)[2]
+            if n == 0:
+                return 0
+            x, y = data_address(st, input_slot(frame, 0)), data_address(st, output_slot(frame, 0))
+            return run(x, y, data_address(st, output_slot(frame, 1)), outer, n, inner)
+
+        return kernel
+
+    return make
+
+
+def _running_infer(st, frame):
+    status = same_infer(st, frame)
+    slot_of(st, output_slot(frame, 1)).dtype = INT64
+    return status
+
+
+def _declare_running(name: str, largest: bool) -> Op:
+    word = "maximum" if largest else "minimum"
+    return declare(
+        Op(
+            name=name,
+            inputs=("input",),
+            kind=GENERAL,
+            outputs=2,
+            infer=_running_infer,
+            kernel=_extremum_kernel(largest),
+            vjp=lambda g, y, x: g[0].put_at(y[1], x, attributes=OF_ENTRY),
+            contiguous=("input",),
+            math=f"the {word} of x_0 ... x_i, and where it is",
+        )
+    )
+
+
+_CUMMAX = _declare_running("cummax", True)
+_CUMMIN = _declare_running("cummin", False)
+
+
+def _attributes(input: Tensor, dim: int, result: int) -> tuple[int, ...]:
+    ndim = len(shape_of(input))
+    dim = normal_dim(dim, ndim)
+    return result, 1 << dim if ndim else 0, 1, 0
+
+
+def _scanned(op: Op, input: Tensor, dim: int, dtype: Any) -> Tensor:
+    input = expect_tensor(input, op.name)
+    if dtype is not None:
+        input = functions["to_dtype"](input, dtype)
+    code = machine.dtype_of(input._handle)
+    result = call(op, input, attributes=_attributes(input, dim, code if code >= FLOAT32 else INT64))
+    return result if dtype is None else functions["to_dtype"](result, dtype)  # type: ignore[no-any-return]
+
+
+@function()
+def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
+    """Return the running sums along a dimension, of the input's shape; integers are summed in int64.
+
+    Example:
+        >>> import tapegrad as tg
+        >>> tg.cumsum(tg.tensor([1.0, 2.0, 3.0]), dim=0)
+        tensor([1., 3., 6.])
+    """
+    return _scanned(_CUMSUM, input, dim, dtype)
+
+
+@function()
+def cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
+    """Return the running products along a dimension; the gradient is exact where elements are zero."""
+    return _scanned(_CUMPROD, input, dim, dtype)
+
+
+@function()
+def logcumsumexp(input: Tensor, dim: int) -> Tensor:
+    """Return the logarithms of the running sums of exponentials along a dimension."""
+    return call(_LOGCUMSUMEXP, input, attributes=_attributes(input, dim, machine.dtype_of(input._handle)))
+
+
+def _running(op: Op, input: Tensor, dim: int) -> ValuesIndices:
+    code = machine.dtype_of(expect_tensor(input, op.name)._handle)
+    return ValuesIndices(*call_several(op, input, attributes=_attributes(input, dim, code)))
+
+
+@function()
+def cummax(input: Tensor, dim: int) -> ValuesIndices:
+    """Return the running maxima along a dimension and the index of the last element that equals each."""
+    return _running(_CUMMAX, input, dim)
+
+
+@function()
+def cummin(input: Tensor, dim: int) -> ValuesIndices:
+    """Return the running minima along a dimension and the index of the last element that equals each."""
+    return _running(_CUMMIN, input, dim)
+
+
+@function()
+def diff(input: Tensor, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None) -> Tensor:
+    """Return the differences of neighbours along a dimension, taken ``n`` times."""
+    if n < 0:
+        raise RuntimeError(f"order must be non-negative but got {n}")
+    parts = [part for part in (prepend, input, append) if part is not None]
+    result = parts[0] if len(parts) == 1 else functions["cat"](parts, dim)
+    narrow = functions["narrow"]
+    for _ in range(n):
+        length = max(shape_of(result)[dim] - 1, 0)
+        start = min(1, shape_of(result)[dim])
+        result = narrow(result, dim, start, length) - narrow(result, dim, 0, length)
+    return result  # type: ignore[no-any-return]
+
+
+@function(aliases=("trapz",), method=False)
+def trapezoid(y: Tensor, x: Tensor | None = None, *, dx: float = 1, dim: int = -1) -> Tensor:
+    """Return the integral of samples along a dimension by the trapezoidal rule, at places ``x`` or ``dx`` apart."""
+    narrow = functions["narrow"]
+    length = max(shape_of(y)[dim] - 1, 0)
+    pairs = narrow(y, dim, min(1, shape_of(y)[dim]), length) + narrow(y, dim, 0, length)
+    if x is None:
+        return functions["sum"](pairs, dim) * (dx / 2.0)  # type: ignore[no-any-return]
+    steps = diff(x, dim=dim if len(shape_of(x)) > 1 else 0)
+    if len(shape_of(x)) == 1:
+        steps = functions["reshape"](steps, (-1, *(1,) * (len(shape_of(y)) - 1 - dim % len(shape_of(y)))))
+    return functions["sum"](pairs * steps, dim) / 2.0  # type: ignore[operator,no-any-return]
