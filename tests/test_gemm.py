@@ -3,6 +3,7 @@
 import ctypes
 import mmap
 import sys
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -19,8 +20,16 @@ WIDTHS = [HOST, pytest.param(AVX2, id="avx2"), pytest.param(GENERIC, id="generic
 EDGES = (1, 2, 3, 4, 5, 7, 8, 9, 11, 15, 16, 17, 23, 31, 32, 33, 47, 48, 49, 64, 65)
 LAYOUTS = ("rows", "columns", "gaps", "column gaps", "reversed", "equal rows", "equal columns")
 
-_scratch = np.zeros(WORKSPACE_BYTES + 128, np.uint8)
-WORKSPACE = (_scratch.ctypes.data + 63) // 64 * 64
+_scratch = np.full(WORKSPACE_BYTES + 256, 0xA5, np.uint8)
+_begin = -_scratch.ctypes.data % 64 + 64
+WORKSPACE = _scratch.ctypes.data + _begin
+
+
+@pytest.fixture(autouse=True)
+def workspace_stays_in_its_bounds() -> Iterator[None]:
+    yield
+    assert (_scratch[:_begin] == 0xA5).all()
+    assert (_scratch[_begin + WORKSPACE_BYTES :] == 0xA5).all()
 
 
 @cache
@@ -85,7 +94,7 @@ def test_small_sizes_in_every_layout(dtype: type, tile: Tile | None) -> None:
     rng = np.random.default_rng(1)
     for a_layout in LAYOUTS:
         for b_layout in LAYOUTS:
-            for _ in range(8):
+            for _ in range(5):
                 sizes = rng.choice(EDGES, 3)
                 check(rng, dtype, sizes, (a_layout, b_layout), bool(rng.integers(2)), tile)
 
@@ -233,7 +242,7 @@ class Fenced:
 def test_nothing_outside_the_operands_is_touched(dtype: type, tile: Tile | None) -> None:
     rng = np.random.default_rng(9)
     fences = [Fenced(), Fenced(), Fenced()]
-    for _ in range(400):
+    for _ in range(250):
         m, n, k = (int(s) for s in rng.choice(EDGES, 3))
         at_end, a_turned, b_turned = (bool(flag) for flag in rng.integers(2, size=3))
         a = fences[0].array((k, m) if a_turned else (m, k), dtype, at_end)
