@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tapegrad import autograd
+from tapegrad import autograd, nn, optim
 from tapegrad.autograd import (
     enable_grad,
     inference_mode,
@@ -50,7 +50,9 @@ __all__ = [
     "int64",
     "is_grad_enabled",
     "is_inference_mode_enabled",
+    "nn",
     "no_grad",
+    "optim",
     "set_default_dtype",
     "set_grad_enabled",
     "set_printoptions",

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from tapegrad.ops.updates import ADAM, ADAM_AMSGRAD
-from tapegrad.optim.optimizer import Group, Optimizer, Row, new_step, run_update, with_gradients, zeros_like
+from tapegrad.optim.optimizer import Group, Optimizer, Row, new_step, run_update, zeros_like
 from tapegrad.runtime.handle import Tensor
+from tapegrad.tensor.gradients import with_gradients
 
 
 class Adam(Optimizer):

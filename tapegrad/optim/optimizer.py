@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tapegrad.autograd.modes import enable_grad
@@ -16,6 +16,7 @@ from tapegrad.runtime.handle import Tensor
 from tapegrad.runtime.layout import RESULT_DTYPE
 from tapegrad.runtime.machine import machine
 from tapegrad.tensor.construct import tensor
+from tapegrad.tensor.gradients import clear_gradients
 
 _DONE = -1  # what emit returns for an op without a result
 Group = dict[str, Any]
@@ -140,24 +141,6 @@ def _copy_for(param: Tensor, name: str, value: Any) -> Any:
     if not isinstance(value, Tensor):
         return copy.deepcopy(value)
     return value.detach().to(param.dtype, copy=True)  # type: ignore[attr-defined]
-
-
-def with_gradients(params: Iterable[Tensor]) -> Iterator[tuple[Tensor, int]]:
-    """Yield the parameters that have a gradient, each with the handle of it."""
-    for param in params:
-        grad = machine.grad_of(param._handle)
-        if grad >= 0:
-            yield param, grad
-
-
-def clear_gradients(params: Iterable[Tensor], set_to_none: bool) -> None:
-    """Take the gradients away from parameters, or set them to zero outside of any graph."""
-    for param, _ in with_gradients(params):
-        if set_to_none:
-            param.grad = None  # type: ignore[attr-defined]
-        else:
-            param.grad = param.grad.detach()  # type: ignore[attr-defined]
-            param.grad.zero_()  # type: ignore[attr-defined]
 
 
 def new_step() -> Tensor:

@@ -7,7 +7,8 @@ from typing import Any
 
 from tapegrad.ops.updates import SGD as UPDATE
 from tapegrad.ops.updates import SGD_MOMENTUM as MOMENTUM_UPDATE
-from tapegrad.optim.optimizer import Group, Optimizer, Row, run_update, with_gradients, zeros_like
+from tapegrad.optim.optimizer import Group, Optimizer, Row, run_update, zeros_like
+from tapegrad.tensor.gradients import with_gradients
 
 
 class SGD(Optimizer):

@@ -1,0 +1,64 @@
+"""torch.nn.functional's names: the ops' functions that layers and losses are made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tapegrad.ops.calls import functions
+
+_NAMES = (
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "celu",
+    "cosine_similarity",
+    "cross_entropy",
+    "dropout",
+    "elu",
+    "elu_",
+    "gelu",
+    "hardsigmoid",
+    "hardswish",
+    "hardtanh",
+    "huber_loss",
+    "kl_div",
+    "l1_loss",
+    "layer_norm",
+    "leaky_relu",
+    "linear",
+    "log_softmax",
+    "logsigmoid",
+    "mish",
+    "mse_loss",
+    "nll_loss",
+    "normalize",
+    "one_hot",
+    "pad",
+    "pairwise_distance",
+    "prelu",
+    "relu",
+    "relu6",
+    "relu_",
+    "selu",
+    "sigmoid",
+    "silu",
+    "smooth_l1_loss",
+    "softmax",
+    "softmin",
+    "softplus",
+    "softshrink",
+    "softsign",
+    "tanh",
+    "tanhshrink",
+    "threshold",
+)
+
+for _name in _NAMES:
+    if _name in functions:
+        globals()[_name] = functions[_name]
+
+
+def __getattr__(name: str) -> Any:
+    raise AttributeError(f"module 'tapegrad.nn.functional' has no attribute {name!r}")
+
+
+__all__ = [name for name in _NAMES if name in functions]
