@@ -70,12 +70,21 @@ def compile_function(function: Callable[..., Any], key: str, signature: str) -> 
         key: a name that tells apart every function of this package, closures' parameters included.
         signature: a Numba signature such as ``"int64(int64, int64)"``.
     """
-    name = hashlib.sha256(f"{key}|{signature}|{sources_digest(function)}|{machine_stamp()}".encode()).hexdigest()
-    path = cache_dir() / f"{name[:40]}.bin"
+    path = _path(function, key, signature)
     address = _load(path)
     if address is None:
         address = _compile(function, signature, path)
     return address
+
+
+def is_cached(function: Callable[..., Any], key: str, signature: str) -> bool:
+    """Return whether the disk has a file for the function; see compile_function."""
+    return _path(function, key, signature).exists()
+
+
+def _path(function: Callable[..., Any], key: str, signature: str) -> Path:
+    name = hashlib.sha256(f"{key}|{signature}|{sources_digest(function)}|{machine_stamp()}".encode()).hexdigest()
+    return cache_dir() / f"{name[:40]}.bin"
 
 
 def _compile(function: Callable[..., Any], signature: str, path: Path) -> int:

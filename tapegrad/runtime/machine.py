@@ -6,6 +6,7 @@ from the disk cache in about 0.3 ms each.
 
 import ctypes
 import mmap
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -13,11 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tapegrad.native.cache import compile_function
-from tapegrad.native.fastcall import SIGNATURE, fast_function
-from tapegrad.runtime import emit as emit_module
-from tapegrad.runtime import sweep as sweep_module
-from tapegrad.runtime.entry_points import ENTRY_POINTS
+from tapegrad.native.fastcall import fast_function
+from tapegrad.runtime.core import compile_core
 from tapegrad.runtime.layout import (
     DTYPE_COUNT,
     ENTRY,
@@ -79,6 +77,7 @@ class Machine:
         self.state["grad_enabled"] = 1
         self.state["thread"] = -1
         self.state["default_dtype"] = FLOAT32
+        self.state["check_bounds"] = os.environ.get("TAPEGRAD_CHECK_BOUNDS") == "1"
 
     def _make_callbacks(self) -> None:
         function = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
@@ -91,12 +90,12 @@ class Machine:
             self.state[f"{name}_callback"] = ctypes.cast(callback, ctypes.c_void_p).value
 
     def _compile_core(self) -> None:
-        four = "int64(int64, int64, int64, int64)"
-        self.state["emit_function"] = compile_function(emit_module.emit, "emit", four)
-        self.state["sweep_function"] = compile_function(sweep_module.sweep, "sweep", four)
-        for name, function in ENTRY_POINTS.items():
-            address = compile_function(function, f"entry.{name}", SIGNATURE)
-            setattr(self, name, fast_function(name, address, self.address))
+        for name, address in compile_core().items():
+            if name.startswith("entry."):
+                short = name.removeprefix("entry.")
+                setattr(self, short, fast_function(short, address, self.address))
+            else:
+                self.state[f"{name}_function"] = address
 
     @property
     def error(self) -> BaseException | None:

@@ -10,7 +10,7 @@ import sys
 from numba import types
 
 from tapegrad.native.cache import jit
-from tapegrad.native.pointers import int64_at, symbol
+from tapegrad.native.pointers import int64_at, pointer_to, symbol
 from tapegrad.runtime.layout import (
     CONTIGUOUS,
     DEAD,
@@ -46,11 +46,12 @@ _HUGE_PAGE = 1 << 21
 _CHUNK = 1 << 20  # small blocks are cut from chunks of this size
 _SMALL = 1 << 16
 _CACHE_LIMIT = 1 << 28  # freed large blocks are kept up to this, or up to as much as is in use
-_GUARD = 0x5AFEB10C5AFEB10C
+_GUARD = 0xA5
 _ROWS_KEPT_FREE = 512
 MAX_ELEMENTS = 1 << 58  # so that no size in bytes overflows
 
 _i64 = types.int64
+uint8_at = pointer_to("u1")
 _mprotect = symbol("mprotect", types.int32, _i64, _i64, types.int32)
 _aligned_alloc = symbol("aligned_alloc", _i64, _i64, _i64)
 _free = symbol("free", _i64, _i64)
@@ -165,17 +166,17 @@ def give_block(st, block, index):
 @jit
 def guard_block(block, used, size):
     """Fill what a block has beyond its used bytes with a pattern (bounds-checking mode)."""
-    words = int64_at(block)
-    for k in range((used + 7) // 8, size // 8):
-        words[k] = _GUARD
+    data = uint8_at(block)
+    for k in range(used, size):
+        data[k] = _GUARD
 
 
 @jit
 def guard_intact(block, used, size):
     """Return whether nothing was written beyond the used bytes of a block."""
-    words = int64_at(block)
-    for k in range((used + 7) // 8, size // 8):
-        if words[k] != _GUARD:
+    data = uint8_at(block)
+    for k in range(used, size):
+        if data[k] != _GUARD:
             return False
     return True
 
