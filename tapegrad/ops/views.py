@@ -66,7 +66,8 @@ def reshape(input: Tensor, *shape: Any) -> Tensor:
     lengths = sizes(shape, "reshape")
     handle = _emit(VIEW_OP.code, 1, expect_tensor(input, "reshape")._handle, *lengths)
     if handle == VIEW_IMPOSSIBLE:
-        handle = _emit(VIEW_OP.code, 1, contiguous_copy(input)._handle, *lengths)
+        copy = contiguous_copy(input)  # by name, so that its handle lives as long as the call
+        handle = _emit(VIEW_OP.code, 1, copy._handle, *lengths)
     if handle == BAD_ARGUMENT:
         _raise_shape(lengths, input)
     if handle < 0:
