@@ -152,6 +152,9 @@ def copy_of_array(array: npt.NDArray[Any]) -> Tensor:
     return result
 
 
+functions["_from_array"] = copy_of_array
+
+
 def empty(shape: tuple[int, ...], dtype: DType) -> Tensor:
     """Return a tensor whose numbers are not set."""
     handle = machine.new_tensor(dtype.code, *shape)
