@@ -2,10 +2,10 @@
 
 Run: python benchmarks/measure_gemm.py [--quick]
 
-Each line has m, n, k, the layouts of A and B (n: contiguous rows, t: contiguous columns), GFLOP/s, their share of the peak
-(multiply-adds from registers), and our speed over NumPy's and torch's, then the median round's ratios. The contestants
-and the peak take turns in every round; the first figures compare everybody's best round, which a busy neighbour on the
-same core (it halves the speed while it runs) changes least. Ours is called by address from a compiled loop, as the
+Each line has m, n, k, the layouts of A and B (n: contiguous rows, t: contiguous columns), GFLOP/s, their share of the
+peak (multiply-adds from registers), and our speed over NumPy's and torch's, then the median round's ratios. The
+contestants and the peak take turns in every round; the first figures compare everybody's best round, which a busy
+neighbour on the same core (it halves the speed while it runs) changes least. Ours is called by address from a compiled loop, as the
 library does; NumPy and torch write into a given array and pay for their call from Python.
 """
 
@@ -135,9 +135,8 @@ def table(dtype: str, shapes: Any, layouts: tuple[str, ...], rounds: int) -> Non
     """Measure and print all shapes and layouts of one dtype."""
     gemm = compile_function(make_gemm(dtype), f"gemm {dtype} {host_tile()}", "int64(int64)")
     loop = address_call(compile_function(repeat, "benchmark repeat", "int64(int64, int64, int64)"), 3)
-    print(
-        f"\n{dtype}: peak {fma_peak(dtype):.1f} GFLOP/s\n   m    n    k      GFLOP/s  of peak  x numpy  x torch    medians"
-    )
+    print(f"\n{dtype}: peak {fma_peak(dtype):.1f} GFLOP/s")
+    print("   m    n    k      GFLOP/s  of peak  x numpy  x torch    medians")
     for shape in shapes:
         for layout in layouts:
             times = measure(Case(dtype, shape, layout), lambda args, count: loop(gemm, args, count), rounds)
