@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from tapegrad.autograd import hooks
+from tapegrad.autograd import anomaly, hooks
+from tapegrad.autograd.context import run_backward
 from tapegrad.ops.calls import functions, shape_of
 from tapegrad.runtime.errors import raise_status
 from tapegrad.runtime.handle import Tensor, wrap
-from tapegrad.runtime.layout import CALL_AFTER_ACCUMULATION, CALL_HOOKS, FLOAT32, HOOKED, REQUIRES_GRAD
+from tapegrad.runtime.layout import (
+    CALL_AFTER_ACCUMULATION,
+    CALL_CHECK,
+    CALL_HOOKS,
+    CALL_RULE,
+    FLOAT32,
+    HOOKED,
+    REQUIRES_GRAD,
+)
 from tapegrad.runtime.machine import machine
 
 _SLOT, _PRODUCER = 0, 6
@@ -31,17 +40,18 @@ _OF_A_SWEEP = ("sweep_id", "pending", "leaf_head", "selective", "visiting_op", "
 _one_at_a_time = threading.RLock()
 _running: list[_Sweep] = []
 _sweeps = 0
-python_rules: list[Callable[[int], int]] = []  # the rule of custom Functions, set by autograd/function.py
 
 
 def _answer(kind: int, a: int, b: int) -> int:
-    """Do what the sweep asks for; see the CALL_ constants of runtime/sweep.py."""
+    """Do what compiled code asks for; see the CALL_ constants of runtime/layout.py."""
     if kind == CALL_HOOKS:
         return _finish_cotangent(a, b)
+    if kind == CALL_RULE:
+        return run_backward(a, b)
     if kind == CALL_AFTER_ACCUMULATION:
         hooks.run_after_accumulation(a)
         return 0
-    return python_rules[0](a)
+    return anomaly.check_slot(a, b) if kind == CALL_CHECK else anomaly.note_site()
 
 
 machine.python_callbacks = _answer
@@ -167,6 +177,8 @@ def _run(
         status = status or machine.sweep(top, int(retain_graph), int(accumulate))
         for tensor in inputs or ():
             hooks.update_flag(tensor)
+        if status < 0 and anomaly.is_anomaly_enabled():
+            anomaly.warn_of_visited()
     if status < 0:
         raise_status(status)
     return sweep
@@ -196,7 +208,7 @@ def backward(
     if not roots:
         return
     if inputs is not None and len(_as_tuple(inputs)) == 0:
-        raise RuntimeError("'inputs' argument to backward() cannot be empty.")
+        raise RuntimeError("`inputs` argument to `backward()` cannot be empty.")
     gradients = _root_gradients(roots, grad_tensors)
     retain = create_graph if retain_graph is None else retain_graph
     if inputs is None:
@@ -258,10 +270,11 @@ def grad(
             functions["zeros_like"](tensor) if gradient is None else gradient
             for tensor, gradient in zip(chosen, found, strict=True)
         )
-    if not allow_unused and any(gradient is None for gradient in found):
+    missing = [k for k, gradient in enumerate(found) if gradient is None]
+    if missing and not allow_unused:
         raise RuntimeError(
-            "One of the differentiated Tensors appears to not have been used in the graph. Set allow_unused=True if "
-            "this is the desired behavior."
+            f"The differentiated Tensor at index {missing[0]} appears to not have been used in the graph. Set "
+            "allow_unused=True if this is the desired behavior."
         )
     return tuple(found)
 

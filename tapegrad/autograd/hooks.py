@@ -24,7 +24,7 @@ class _Hooks:
     before: dict[int, Callable[[Tensor], Any]] = field(default_factory=dict)
     after: dict[int, Callable[[Tensor], Any]] = field(default_factory=dict)
     retain: bool = False
-    tensor: Any = None
+    tensor: Any = None  # a weak reference
 
 
 _hooks: dict[int, _Hooks] = {}
@@ -101,7 +101,7 @@ def run_hooks(slot: int, gradient: Tensor) -> Tensor:
         if replaced is None:
             continue
         if not isinstance(replaced, Tensor):
-            raise TypeError(f"expected hook to return a Tensor or None, got {type(replaced).__name__}")
+            raise TypeError(f"expected Tensor, but hook returned '{type(replaced).__name__}'")
         if shape_of(replaced) != shape_of(gradient):
             raise RuntimeError(
                 f"hook '{getattr(hook, '__name__', hook)}' has changed the size of value: got "
@@ -122,10 +122,11 @@ def add_to_grad(tensor: Tensor, gradient: Tensor) -> None:
 def run_after_accumulation(slot: int) -> None:
     """Run a leaf's post-accumulation hooks on the tensor itself."""
     found = _live(slot)
-    if found is None:
+    if found is None or not found.after:
         return
+    tensor = found.tensor() or wrap(machine.handle_of_slot(slot))
     for hook in list(found.after.values()):
-        hook(found.tensor())
+        hook(tensor)
 
 
 def _check(tensor: Tensor, name: str) -> None:
@@ -154,22 +155,8 @@ def register_post_accumulate_grad_hook(self: Tensor, hook: Callable[[Tensor], An
     if machine.fields_of(self._handle)[_PRODUCER] >= 0:
         raise RuntimeError("post accumulate grad hooks cannot be registered on non-leaf tensors")
     found = _hooks_of(self)
-    found.tensor = _reference_to(self)
+    found.tensor = weakref.ref(self)
     return _add(found.after, hook)
-
-
-def _reference_to(tensor: Tensor) -> Callable[[], Tensor]:
-    reference = weakref.ref(tensor)
-    handle = tensor._handle
-
-    def resolve() -> Tensor:
-        alive = reference()
-        if alive is not None:
-            return alive
-        machine.share_handle(handle)
-        return wrap(handle)
-
-    return resolve
 
 
 @tensor_method("retain_grad")

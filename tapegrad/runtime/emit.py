@@ -16,6 +16,7 @@ from tapegrad.runtime.layout import (
     CAST,
     CLONE,
     CONTIGUOUS,
+    CUSTOM_VIEW,
     DTYPE_COUNT,
     DTYPE_UNSUPPORTED,
     ELEMENTWISE,
@@ -36,6 +37,7 @@ from tapegrad.runtime.layout import (
     OUT_OF_BOUNDS,
     OVERLAPPING_WRITE,
     PARTIAL_OVERLAP,
+    PYTHON,
     READ_ONLY,
     REQUIRES_GRAD,
     RESULT_DTYPE,
@@ -309,6 +311,10 @@ def _check_target(st, target):
                 return LEAF_VIEW_IN_PLACE
             if base.flags & REQUIRES_GRAD and not row.flags & REQUIRES_GRAD:
                 return NO_GRAD_VIEW
+        if row.flags & IS_VIEW and row.producer >= 0:
+            maker = entry_row(state.entries, row.producer)
+            if op_row(state.ops, maker.op).kind == PYTHON:
+                return CUSTOM_VIEW
     for d in range(row.ndim):
         if strides_in(row)[d] == 0 and shape_in(row)[d] > 1:
             return OVERLAPPING_WRITE
@@ -436,6 +442,8 @@ def _is_plain(st, spec, frame):
     words = int64_at(frame)
     first = slot_of(st, words[FRAME_INPUTS])
     if spec.result_dtype > FLOATING or spec.unpromoted or not is_float(first.dtype) or first.numel == 0:
+        return False
+    if not (spec.dtypes >> first.dtype) & 1:
         return False
     for k in range(words[FRAME_INPUT_COUNT]):
         row = slot_of(st, words[FRAME_INPUTS + k])

@@ -143,6 +143,9 @@ def _emit_args(st, args, count, first, target, results):
 
     The slots of all the results are written to ``results``; of each the caller gets a reference.
     """
+    enter_thread(st)
+    if state_of(st).anomaly & RECORD_SITES:
+        ask_python(st, CALL_SITE, 0, 0)
     status = reserve(st, 2 * count)
     if status < 0:
         return status
@@ -155,9 +158,6 @@ def _emit_args(st, args, count, first, target, results):
         if frame == 0:
             return BAD_ARGUMENT
     _fill_frame(st, frame, args, first, count)
-    enter_thread(st)
-    if state_of(st).anomaly & RECORD_SITES:
-        ask_python(st, CALL_SITE, 0, 0)
     slot = call4(state_of(st).emit_function, st, op, frame, target)
     for k in range(MAX_OUTPUTS):
         int64_at(results)[k] = int64_at(frame)[k]
@@ -280,14 +280,14 @@ FIELDS = (
     "storage_bytes read_only storage_refs storage_address"
 ).split()
 _FIELD_COUNT = len(FIELDS)
+_OF_STORAGE = (7, 8, 14, 15, 16, 17)
 
 
 def fields_of(self, args, count):
-    """fields_of(handle) -> tuple of ints in the order of FIELDS"""
+    """fields_of(handle) -> tuple of ints in the order of FIELDS; zeros for what a slot whose memory was let go lacks"""
     st = as_int64(self)
     slot = slot_of_handle(st, as_int64(int64_at(args)[0]))
     row = slot_of(st, slot)
-    storage = storage_row(state_of(st).storages, row.storage)
     values = int64_at(stack_words(18))
     values[0] = slot
     values[1] = row.dtype
@@ -296,13 +296,18 @@ def fields_of(self, args, count):
     values[4] = row.offset
     values[5] = row.flags
     values[6] = row.producer
-    values[7] = storage.version
-    values[8] = data_address(st, slot)
     values[9] = row.grad
     values[10] = row.base
     values[11] = row.family
     values[12] = row.storage
     values[13] = row.serial
+    if row.storage < 0:
+        for k in _OF_STORAGE:
+            values[k] = 0
+        return tuple_of(values, _FIELD_COUNT)
+    storage = storage_row(state_of(st).storages, row.storage)
+    values[7] = storage.version
+    values[8] = data_address(st, slot)
     values[14] = storage.bytes
     values[15] = storage.read_only
     values[16] = storage.refs

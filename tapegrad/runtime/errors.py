@@ -92,6 +92,11 @@ _MESSAGES: dict[int, Callable[[str], Exception]] = {
         f"{op}: a view was created in no_grad mode and is being modified inplace with grad mode enabled. Make both the "
         "view and the write inside the no_grad block, or both outside."
     ),
+    layout.CUSTOM_VIEW: lambda op: RuntimeError(
+        f"{op}: an output of a custom Function is a view and is being modified inplace. This view was created inside a "
+        "custom Function (or because an input was returned as-is) and the write would override its backward. clone() "
+        "the output of the custom Function first."
+    ),
     layout.OVERLAPPING_WRITE: lambda op: RuntimeError(
         f"{op}: unsupported operation: more than one element of the written-to tensor refers to a single memory "
         "location. Please clone() the tensor before performing the operation."

@@ -71,7 +71,8 @@ SAME, FLOATING, TO_BOOL, TO_INT64, FROM_ATTRIBUTE = range(5)
     READ_ONLY,
     OUT_OF_BOUNDS,
     NO_GRAD_VIEW,
-) = range(-2, -27, -1)
+    CUSTOM_VIEW,
+) = range(-2, -28, -1)
 
 STATE = np.dtype(
     [

@@ -1,0 +1,262 @@
+"""Custom differentiable functions: Function, its context, and how a call of one becomes an entry on the tape."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tapegrad.autograd.context import FunctionCtx, Saved
+from tapegrad.ops.calls import functions
+from tapegrad.ops.registry import Op, declare
+from tapegrad.runtime.errors import raise_status
+from tapegrad.runtime.handle import Tensor
+from tapegrad.runtime.layout import FLOAT32, INFERENCE, INFERENCE_SAVED, PYTHON, REQUIRES_GRAD
+from tapegrad.runtime.machine import machine
+
+_OP = declare(Op(name="custom_function", inputs=("*tensors",), kind=PYTHON, public=False, math="a custom Function"))
+_GRAD_BIT = 1
+
+
+class Function:
+    """Base of differentiable functions of one's own.
+
+    A subclass has the static methods ``forward(ctx, *args)`` and ``backward(ctx, *grads)``, or ``forward(*args)`` and
+    ``setup_context(ctx, inputs, output)``; it is called as ``Subclass.apply(*args)``.
+
+    Example:
+        >>> import tapegrad as tg
+        >>> class Cube(tg.autograd.Function):
+        ...     @staticmethod
+        ...     def forward(ctx, x):
+        ...         ctx.save_for_backward(x)
+        ...         return x * x * x
+        ...     @staticmethod
+        ...     def backward(ctx, g):
+        ...         (x,) = ctx.saved_tensors
+        ...         return 3 * x * x * g
+        >>> x = tg.tensor([2.0], requires_grad=True)
+        >>> Cube.apply(x).backward()
+        >>> x.grad
+        tensor([12.])
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        warnings.warn(
+            f"{type(self)} should not be instantiated. Methods on autograd functions are all static, so you should "
+            "invoke them on the class itself. Instantiating an autograd function will raise an error in a future version.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError(
+            "Legacy autograd function with non-static forward method is deprecated. Please use new-style autograd "
+            "function with static forward method."
+        )
+
+    @staticmethod
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        """Compute the results; to be given by the subclass."""
+        raise NotImplementedError("You must implement the forward function for custom autograd.Function.")
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> Any:
+        """Note in the context what backward will need; for a forward that has no context."""
+        raise NotImplementedError("setup_context is not implemented.")
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        """Return a gradient for each argument of forward, None for those without."""
+        raise NotImplementedError(
+            "You must implement either the backward or vjp method for your custom autograd.Function to use it with "
+            "backward mode AD."
+        )
+
+    vjp = backward
+
+    @classmethod
+    def apply(cls, *args: Any, **kwargs: Any) -> Any:
+        """Call the function, recording it where an argument requires a gradient."""
+        has_setup = cls.setup_context is not Function.setup_context
+        if has_setup:
+            bound = inspect.signature(cls.forward).bind(*args, **kwargs)
+            bound.apply_defaults()
+            args = bound.args
+        elif kwargs:
+            raise TypeError(f"{cls.__name__}.apply() takes no keyword arguments")
+        needs = tuple([isinstance(arg, Tensor) and _requires_grad(arg) for arg in args])
+        ctx = _context_class(cls)(needs)
+        modes = machine.modes()
+        machine.set_modes(modes & ~_GRAD_BIT)
+        try:
+            output = _run_forward(cls, ctx, args, has_setup)
+            single = not isinstance(output, tuple)
+            outputs = _Call(ctx, args, (output,) if single else output).finish(bool(modes & _GRAD_BIT and any(needs)))
+        finally:
+            machine.set_modes(modes)
+        return outputs[0] if single else outputs
+
+
+def _requires_grad(tensor: Tensor) -> bool:
+    return bool(machine.flags_of(tensor._handle) & REQUIRES_GRAD)
+
+
+def _run_forward(cls: type[Function], ctx: FunctionCtx, args: tuple[Any, ...], has_setup: bool) -> Any:
+    if not has_setup:
+        return cls.forward(ctx, *args)
+    output = cls.forward(*args)
+    cls.setup_context(ctx, args, output)
+    return output
+
+
+def _context_class(cls: type[Function]) -> type[FunctionCtx]:
+    """Return the class of a function's contexts, ``<name>Backward``."""
+    made: type[FunctionCtx] | None = cls.__dict__.get("_context_class")
+    if made is None:
+        made = type(f"{cls.__name__}Backward", (FunctionCtx,), {"_function": cls, "__module__": cls.__module__})
+        cls._context_class = made  # type: ignore[attr-defined]
+    return made
+
+
+def _position(tensor: Any, among: Sequence[Any]) -> int:
+    """Return the place of an object among others, by identity; -1 if it is not there."""
+    return next((k for k, other in enumerate(among) if other is tensor), -1)
+
+
+class _Call:
+    """One call of a custom function, after its forward: what became of its arguments and results."""
+
+    def __init__(self, ctx: FunctionCtx, args: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
+        self.ctx = ctx
+        self.args = args
+        self.operands = [arg for arg in args if isinstance(arg, Tensor)]
+        self.dirty = [_position(tensor, self.operands) for tensor in ctx._dirty]
+        if -1 in self.dirty:
+            raise RuntimeError(
+                f"mark_dirty only accepts input tensors, but argument {self.dirty.index(-1)} isn't one"
+            )
+        if any(_position(tensor, outputs) < 0 for tensor in ctx._dirty):
+            raise RuntimeError(
+                "Some elements marked as dirty during the forward method were not returned as output. The inputs that "
+                "are modified inplace must all be outputs of the Function."
+            )
+        self.outputs = tuple([self._as_output(output) for output in outputs])
+
+    def _is_dirty(self, output: Any) -> bool:
+        return _position(output, self.ctx._dirty) >= 0
+
+    def _as_output(self, output: Any) -> Any:
+        """Return an output; an argument that is returned as it is becomes a view of itself."""
+        if isinstance(output, Tensor) and _position(output, self.operands) >= 0 and not self._is_dirty(output):
+            return output.view_as(output)  # type: ignore[attr-defined]
+        return output
+
+    def finish(self, record: bool) -> tuple[Any, ...]:
+        """Append the entry if the call is to be recorded; return the results."""
+        for tensor in self.ctx._dirty:
+            machine.bump_version(tensor._handle)
+        if record:
+            self._check_dirty()
+            positions = self._differentiable()
+            if positions:
+                self._append(positions)
+        return self.outputs
+
+    def _check_dirty(self) -> None:
+        for tensor in self.ctx._dirty:
+            if _requires_grad(tensor) and tensor.is_leaf:
+                raise RuntimeError("a leaf Variable that requires grad has been used in an in-place operation.")
+
+    def _differentiable(self) -> list[int]:
+        """Return the positions of the outputs that are results of the entry; of one returned twice, the last."""
+        fixed = self.ctx._not_differentiable
+        found = {
+            id(output): k
+            for k, output in enumerate(self.outputs)
+            if isinstance(output, Tensor)
+            and machine.dtype_of(output._handle) >= FLOAT32
+            and _position(output, fixed) < 0
+        }
+        return sorted(found.values())
+
+    def _append(self, positions: list[int]) -> None:
+        ctx = self.ctx
+        ctx._describe(self.args, self.outputs, positions)
+        results = [self.outputs[k] for k in positions]
+        mask = self._save(results)
+        pairs = [(result._handle, int(self._is_dirty(result))) for result in results]
+        status = machine.append_python(
+            _OP.code,
+            machine.keep(ctx),
+            mask,
+            len(self.operands),
+            len(results),
+            *[operand._handle for operand in self.operands],
+            *[number for pair in pairs for number in pair],
+        )
+        if status < 0:
+            raise_status(status)
+        for tensor in ctx._dirty:
+            functions["_rebase"](tensor)
+
+    def _save(self, results: list[Any]) -> int:
+        """Note in the context where what it saves is to be found; return the mask of what the entry is to keep."""
+        mask = 0
+        saved: list[Saved | None] = []
+        for tensor in self.ctx.__dict__.pop("_to_save", ()):
+            if tensor is None:
+                saved.append(None)
+                continue
+            if machine.flags_of(tensor._handle) & INFERENCE:
+                machine.state["error_op"] = _OP.code
+                raise_status(INFERENCE_SAVED)
+            result, operand = _position(tensor, results), _position(tensor, self.operands)
+            saved.append(Saved.of(tensor, result, operand))
+            if result >= 0:
+                mask |= 1 << (16 + min(result, 14))
+            elif operand >= 0:
+                mask |= 1 << min(operand, 15)
+        self.ctx._saved = saved
+        return mask
+
+
+def once_differentiable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a backward one whose results cannot be differentiated again, so that its body may do anything."""
+
+    @functools.wraps(function)
+    def backward(ctx: Any, *args: Any) -> Any:
+        modes = machine.modes()
+        machine.set_modes(modes & ~_GRAD_BIT)
+        try:
+            outputs = function(ctx, *args)
+        finally:
+            machine.set_modes(modes)
+        if not modes & _GRAD_BIT or not any(isinstance(arg, Tensor) and _requires_grad(arg) for arg in args):
+            return outputs
+        if isinstance(outputs, tuple):
+            return tuple(_not_again(output) for output in outputs)
+        return _not_again(outputs)
+
+    return backward
+
+
+class _Twice(Function):
+    """Passes a value on; its own derivative is an error."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return functions["clone"](x)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        raise RuntimeError("trying to differentiate twice a function that was marked with @once_differentiable")
+
+
+def _not_again(output: Any) -> Any:
+    if not isinstance(output, Tensor) or machine.dtype_of(output._handle) < FLOAT32:
+        return output
+    detached: Any = output.detach()  # type: ignore[attr-defined]
+    return _Twice.apply(detached.requires_grad_())
