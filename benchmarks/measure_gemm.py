@@ -5,8 +5,8 @@ Run: python benchmarks/measure_gemm.py [--quick]
 Each line has m, n, k, the layouts of A and B (n: contiguous rows, t: contiguous columns), GFLOP/s, their share of the
 peak (multiply-adds from registers), and our speed over NumPy's and torch's, then the median round's ratios. The
 contestants and the peak take turns in every round; the first figures compare everybody's best round, which a busy
-neighbour on the same core (it halves the speed while it runs) changes least. Ours is called by address from a compiled loop, as the
-library does; NumPy and torch write into a given array and pay for their call from Python.
+neighbour on the same core (it halves the speed while it runs) changes least. Ours is called by address from a compiled
+loop, as the library does; NumPy and torch write into a given array and pay for their call from Python.
 """
 
 import argparse
