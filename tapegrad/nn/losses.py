@@ -24,7 +24,7 @@ class MSELoss(_Loss):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss of two tensors of one shape."""
-        return F.mse_loss(input, target, reduction=self.reduction)  # type: ignore[attr-defined, no-any-return]
+        return F.mse_loss(input, target, reduction=self.reduction)  # type: ignore[no-any-return]
 
 
 class L1Loss(_Loss):
@@ -32,11 +32,13 @@ class L1Loss(_Loss):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss of two tensors of one shape."""
-        return F.l1_loss(input, target, reduction=self.reduction)  # type: ignore[attr-defined, no-any-return]
+        return F.l1_loss(input, target, reduction=self.reduction)  # type: ignore[no-any-return]
 
 
 class _WeightedLoss(_Loss):
     """A loss with a weight for each class; classes of the number ``ignore_index`` are left out."""
+
+    weight: Tensor | None
 
     def __init__(
         self,
@@ -56,7 +58,7 @@ class NLLLoss(_WeightedLoss):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss of log-probabilities (n, classes, ...) and classes (n, ...)."""
-        return F.nll_loss(  # type: ignore[attr-defined, no-any-return]
+        return F.nll_loss(  # type: ignore[no-any-return]
             input, target, weight=self.weight, ignore_index=self.ignore_index, reduction=self.reduction
         )
 
@@ -87,7 +89,7 @@ class CrossEntropyLoss(_WeightedLoss):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss of scores (n, classes, ...) and classes (n, ...) or probabilities of the scores' shape."""
-        return F.cross_entropy(  # type: ignore[attr-defined, no-any-return]
+        return F.cross_entropy(  # type: ignore[no-any-return]
             input,
             target,
             weight=self.weight,
@@ -108,6 +110,9 @@ class BCEWithLogitsLoss(_Loss):
         pos_weight: multiplies the part of the positive class.
     """
 
+    weight: Tensor | None
+    pos_weight: Tensor | None
+
     def __init__(
         self,
         weight: Tensor | None = None,
@@ -122,6 +127,6 @@ class BCEWithLogitsLoss(_Loss):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss of scores and probabilities of one shape."""
-        return F.binary_cross_entropy_with_logits(  # type: ignore[attr-defined, no-any-return]
+        return F.binary_cross_entropy_with_logits(  # type: ignore[no-any-return]
             input, target, weight=self.weight, reduction=self.reduction, pos_weight=self.pos_weight
         )

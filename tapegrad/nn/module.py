@@ -49,6 +49,7 @@ class Module:
         raise NotImplementedError(f'Module [{type(self).__name__}] is missing the required "forward" function')
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run ``forward``, and the hooks where there are any."""
         if self._hooks is None:
             return self.forward(*args, **kwargs)
         return self._call_with_hooks(args, kwargs)
@@ -64,7 +65,9 @@ class Module:
                 f"cannot assign '{type(value).__name__}' as parameter '{name}' (tapegrad.nn.Parameter or None expected)"
             )
         if name in self.__dict__.get("_buffer_names", ()) and not isinstance(value, Tensor | None):
-            raise TypeError(f"cannot assign '{type(value).__name__}' object to buffer '{name}' (Tensor or None required)")
+            raise TypeError(
+                f"cannot assign '{type(value).__name__}' object to buffer '{name}' (Tensor or None required)"
+            )
         object.__setattr__(self, name, value)
 
     def _parts(self, kind: type[T]) -> dict[str, T]:
@@ -102,7 +105,9 @@ class Module:
         """
         self._check_name(name)
         if tensor is not None and not isinstance(tensor, Tensor):
-            raise TypeError(f"cannot assign '{type(tensor).__name__}' object to buffer '{name}' (Tensor or None required)")
+            raise TypeError(
+                f"cannot assign '{type(tensor).__name__}' object to buffer '{name}' (Tensor or None required)"
+            )
         self.__dict__["_buffer_names"][name] = persistent
         object.__setattr__(self, name, tensor)
 
@@ -120,7 +125,7 @@ class Module:
             raise AttributeError("cannot assign parameters, buffers or modules before Module.__init__() call")
         if name == "" or "." in name:
             raise KeyError(f"a parameter's, buffer's or module's name can't be empty or contain '.', got {name!r}")
-        if hasattr(self, name) and not isinstance(self.__dict__.get(name), Parameter | Module | Tensor | None):
+        if hasattr(self, name) and not isinstance(self.__dict__.get(name, ""), Parameter | Module | Tensor | None):
             raise KeyError(f"attribute '{name}' already exists")
 
     # ---- walking the tree ----
@@ -151,7 +156,9 @@ class Module:
         """Yield the modules directly below, each once."""
         return (module for _, module in self.named_children())
 
-    def _named(self, parts: str, prefix: str, recurse: bool, remove_duplicate: bool = True) -> Iterator[tuple[str, Any]]:
+    def _named(
+        self, parts: str, prefix: str, recurse: bool, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Any]]:
         seen: set[int] = set()
         for path, module in self.named_modules(prefix=prefix) if recurse else [(prefix, self)]:
             for name, value in getattr(module, parts).items():
@@ -289,7 +296,9 @@ class Module:
         kept = self.__dict__.get("_buffer_names", {})
         return {**self._parameters, **{name: buffer for name, buffer in self._buffers.items() if kept[name]}}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> IncompatibleKeys:
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> IncompatibleKeys:
         """Copy numbers into parameters and buffers.
 
         Args:
@@ -316,7 +325,7 @@ class Module:
         return handle
 
     def register_forward_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
-        """Have ``hook(module, args)`` called before ``forward``; what it returns, if not None, takes the place of args."""
+        """Have ``hook(module, args)`` called before ``forward``; its result, if not None, becomes the args."""
         return self._add_hook("before", hook)
 
     def register_forward_hook(self, hook: Callable[..., Any]) -> RemovableHandle:

@@ -6,10 +6,10 @@ from typing import Any
 
 from tapegrad.ops.calls import call
 from tapegrad.ops.registry import registry
+from tapegrad.runtime.dtype import get_default_dtype
 from tapegrad.runtime.handle import Tensor
 from tapegrad.runtime.machine import machine
 from tapegrad.tensor.construct import empty, require_grad
-from tapegrad.runtime.dtype import get_default_dtype
 
 
 class Parameter(Tensor):
@@ -29,6 +29,7 @@ class Parameter(Tensor):
     __slots__ = ()
 
     def __new__(cls, data: Any = None, requires_grad: bool = True) -> Parameter:
+        """Make the parameter."""
         if data is None:
             data = empty((0,), get_default_dtype())
         if not isinstance(data, Tensor):
@@ -47,7 +48,7 @@ class Parameter(Tensor):
         if copied is None:
             numbers = call(registry["clone"], self.detach())  # type: ignore[attr-defined]
             copied = memo[id(self)] = type(self)(numbers, self.requires_grad)  # type: ignore[attr-defined]
-        return copied  # type: ignore[no-any-return]
+        return copied
 
     def __repr__(self) -> str:
         return "Parameter containing:\n" + super().__repr__()

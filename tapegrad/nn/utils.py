@@ -11,7 +11,7 @@ from tapegrad.runtime.handle import Tensor
 
 
 def _gradients(parameters: Any) -> list[Any]:
-    params = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    params: list[Any] = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     return [param.grad for param in params if param.grad is not None]
 
 
@@ -58,7 +58,7 @@ def clip_grad_norm_(
         total = get_total_norm(gradients, norm_type, error_if_nonfinite)
         factor = functions["clamp"](max_norm / (total + 1e-6), max=1.0)  # type: ignore[operator]
         for gradient in gradients:
-            gradient *= factor  # noqa: PLW2901 (in place)
+            gradient *= factor
     return total
 
 

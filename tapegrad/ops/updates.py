@@ -1,4 +1,4 @@
-"""The optimisers' updates: ops that write, each one pass over all parameters of a group, their gradients and their state."""
+"""The optimisers' updates: ops that write, each one pass over a group's parameters, their gradients and their state."""
 
 import math
 from collections.abc import Callable
@@ -123,7 +123,7 @@ def _declare_update(
     prepare: Any,
     make_update: Callable[[int], Any],
     has_step: bool,
-    **shown: str,
+    math: str,
 ) -> Op:
     arrays = ("*params", "*grads", *state)
     roles = (*arrays, "*steps") if has_step else arrays
@@ -140,7 +140,7 @@ def _declare_update(
             contiguous=("*grads",),
             writes=tuple(role for role in roles if role != "*grads"),
             public=False,
-            **shown,
+            math=math,
         )
     )
 
@@ -224,7 +224,7 @@ SGD_MOMENTUM = _declare_update(
 def _make_prepare_adam(roles: int) -> Any:
     @jit
     def prepare(st, frame, first, numbers):
-        """Attributes: learning rate, beta1, beta2, eps, weight decay, sign of the gradient, whether decay is decoupled."""
+        """Attributes: learning rate, beta1, beta2, eps, weight decay, sign of the gradient, whether decoupled."""
         step = _step_at(data_address(st, input_slot(frame, first + roles - 1)))
         step[0] += types.float32(1)
         t = types.float64(step[0])

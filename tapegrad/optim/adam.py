@@ -82,7 +82,15 @@ class Adam(Optimizer):
     def _update(self, group: Group) -> None:
         beta1, beta2 = group["betas"]
         sign = -1.0 if group["maximize"] else 1.0
-        options = (group["lr"], beta1, beta2, group["eps"], group["weight_decay"], sign, group["decoupled_weight_decay"])
+        options = (
+            group["lr"],
+            beta1,
+            beta2,
+            group["eps"],
+            group["weight_decay"],
+            sign,
+            group["decoupled_weight_decay"],
+        )
         numbers = [float(option) for option in options]
         amsgrad = group["amsgrad"]
         rows = [self._row(param, grad, amsgrad) for param, grad in with_gradients(group["params"])]

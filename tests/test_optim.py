@@ -1,0 +1,340 @@
+"""Optimisers: torch's numbers step by step, the formulas in NumPy, groups, state and what goes wrong."""
+
+import copy
+import itertools
+
+import numpy as np
+import pytest
+
+import tapegrad as tg
+from tapegrad import optim
+
+SHAPES = ((3, 4), (5,), (), (0,), (2, 1, 3))
+OPTIONS = [
+    ("SGD", {}),
+    ("SGD", {"weight_decay": 0.1, "maximize": True}),
+    ("SGD", {"momentum": 0.9}),
+    ("SGD", {"momentum": 0.9, "dampening": 0.3, "weight_decay": 0.1}),
+    ("SGD", {"momentum": 0.9, "nesterov": True, "maximize": True}),
+    ("Adam", {}),
+    ("Adam", {"weight_decay": 0.1, "eps": 1e-3, "betas": (0.5, 0.9)}),
+    ("Adam", {"amsgrad": True, "maximize": True}),
+    ("AdamW", {}),
+    ("AdamW", {"amsgrad": True, "weight_decay": 0.3}),
+]
+CASES = pytest.mark.parametrize(("name", "options"), OPTIONS, ids=lambda case: str(case))
+DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
+
+
+def parameters(arrays):
+    return [tg.tensor(array, requires_grad=True) for array in arrays]
+
+
+def give(params, gradients):
+    for param, gradient in zip(params, gradients, strict=True):
+        param.grad = tg.tensor(gradient)
+
+
+def values(params):
+    return [param.detach().numpy() for param in params]
+
+
+def draws(seed, dtype="float64", shapes=SHAPES):
+    rng = np.random.default_rng(seed)
+    while True:
+        yield [np.asarray(rng.standard_normal(shape), dtype) for shape in shapes]
+
+
+def by_sgd(weights, gradients, state, lr, momentum=0, dampening=0, weight_decay=0, nesterov=False, maximize=False):
+    for k, (w, g) in enumerate(zip(weights, gradients, strict=True)):
+        g = (-g if maximize else g) + weight_decay * w
+        if momentum:
+            b = state[k] = momentum * state[k] + (1 - dampening) * g if k in state else g
+            g = g + momentum * b if nesterov else b
+        weights[k] = w - lr * g
+
+
+def by_adam(
+    weights, gradients, state, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, amsgrad=False, maximize=False, *, apart
+):
+    t = state["t"] = state.get("t", 0) + 1
+    for k, (w, g) in enumerate(zip(weights, gradients, strict=True)):
+        g = (-g if maximize else g) + (0 if apart else weight_decay * w)
+        w = w * (1 - lr * weight_decay) if apart else w
+        m, v, largest = state.get(k, (0, 0, 0))
+        m, v = betas[0] * m + (1 - betas[0]) * g, betas[1] * v + (1 - betas[1]) * g * g
+        largest = np.maximum(largest, v)
+        state[k] = m, v, largest
+        root = np.sqrt((largest if amsgrad else v) / (1 - betas[1] ** t))
+        weights[k] = w - lr * m / (1 - betas[0] ** t) / (root + eps)
+
+
+def by_formula(name, *args, **options):
+    if name == "SGD":
+        by_sgd(*args, **options)
+    else:
+        by_adam(*args, **({"weight_decay": 0.01} if name == "AdamW" else {}) | options, apart=name == "AdamW")
+
+
+@CASES
+def test_steps_follow_the_formula(name, options):
+    numbers = draws(1)
+    weights, state = next(numbers), {}
+    params = parameters(weights)
+    optimizer = getattr(optim, name)(params, lr=0.05, **options)
+    for gradients in itertools.islice(numbers, 20):
+        give(params, gradients)
+        optimizer.step()
+        by_formula(name, weights, gradients, state, 0.05, **options)
+        for value, expected in zip(values(params), weights, strict=True):
+            np.testing.assert_allclose(value, expected, rtol=1e-12, atol=1e-14)
+
+
+@DTYPES
+@CASES
+def test_steps_are_torch_s(name, options, dtype):
+    torch = pytest.importorskip("torch")
+    numbers = draws(2, dtype)
+    start = next(numbers)
+    theirs, ours = [torch.tensor(array, requires_grad=True) for array in start], parameters(start)
+    optimizers = [getattr(torch.optim, name)(theirs, lr=0.05, **options)]
+    optimizers.append(getattr(optim, name)(ours, lr=0.05, **options))
+    for gradients in itertools.islice(numbers, 30):
+        for param, gradient in zip(theirs, gradients, strict=True):
+            param.grad = torch.tensor(gradient)
+        give(ours, gradients)
+        for optimizer in optimizers:
+            optimizer.step()
+    epsilon = np.finfo(dtype).eps
+    for param, value in zip(theirs, values(ours), strict=True):
+        np.testing.assert_allclose(value, param.detach().numpy(), rtol=32 * epsilon, atol=16 * epsilon)
+
+
+@CASES
+def test_state_travels_to_torch_and_back(name, options):
+    torch = pytest.importorskip("torch")
+    numbers = draws(3, "float32", SHAPES[:3])
+    start = next(numbers)
+    theirs, ours = [torch.tensor(array, requires_grad=True) for array in start], parameters(start)
+    first = getattr(torch.optim, name)(theirs, lr=0.05, **options)
+    for gradients in itertools.islice(numbers, 3):
+        for param, gradient in zip(theirs, gradients, strict=True):
+            param.grad = torch.tensor(gradient)
+        first.step()
+    exported = copy.deepcopy(first.state_dict())
+    for state in exported["state"].values():
+        state.update({key: tg.tensor(value.numpy()) for key, value in state.items() if value is not None})
+    second = getattr(optim, name)(ours, lr=1.0)
+    second.load_state_dict(exported)
+    with tg.no_grad():
+        for param, value in zip(ours, theirs, strict=True):
+            param.copy_(tg.tensor(value.detach().numpy()))
+    gradients = next(numbers)
+    for param, gradient in zip(theirs, gradients, strict=True):
+        param.grad = torch.tensor(gradient)
+    give(ours, gradients)
+    first.step()
+    second.step()
+    for param, value in zip(theirs, values(ours), strict=True):
+        np.testing.assert_allclose(value, param.detach().numpy(), rtol=1e-5, atol=1e-6)
+    back = second.state_dict()
+    assert back["param_groups"][0].keys() == first.state_dict()["param_groups"][0].keys()
+    assert {k: set(state) for k, state in back["state"].items()} == {
+        k: set(state) for k, state in first.state_dict()["state"].items()
+    }
+
+
+@CASES
+def test_a_run_that_is_broken_off_goes_on_from_its_state(name, options):
+    numbers = draws(4)
+    start, *gradients = itertools.islice(numbers, 7)
+    whole, broken = parameters(start), parameters(start)
+    one, two = (getattr(optim, name)(params, lr=0.1, **options) for params in (whole, broken))
+    for k, gradient in enumerate(gradients):
+        give(whole, gradient)
+        give(broken, gradient)
+        one.step()
+        two.step()
+        if k == 2:
+            saved = copy.deepcopy(two.state_dict())
+            broken = parameters(values(broken))
+            two = getattr(optim, name)(broken, lr=9.0)
+            two.load_state_dict(saved)
+    for value, expected in zip(values(broken), values(whole), strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+
+@CASES
+def test_parameters_of_several_dtypes_and_layouts_step_alike(name, options):
+    array = np.arange(12.0).reshape(3, 4) / 7
+    params = [
+        tg.tensor(array, requires_grad=True),
+        tg.tensor(array.astype(np.float32), requires_grad=True),
+        tg.tensor(np.ascontiguousarray(array.T)).t().requires_grad_(),
+        tg.from_numpy(np.repeat(array, 2, axis=1)[:, ::2]).requires_grad_(),
+    ]
+    optimizer = getattr(optim, name)(params, lr=0.1, **options)
+    for k in range(3):
+        gradient = np.cos(array + k)
+        params[0].grad = tg.tensor(gradient)
+        params[1].grad = tg.tensor(gradient.astype(np.float32))
+        params[2].grad = tg.tensor(gradient)
+        params[3].grad = tg.tensor(np.ascontiguousarray(gradient.T)).t()
+        optimizer.step()
+    first, single, *strided = values(params)
+    np.testing.assert_allclose(single, first, rtol=2e-5, atol=1e-6)
+    for value in strided:
+        np.testing.assert_array_equal(value, first)
+
+
+def test_parameters_without_gradient_stay_and_count_no_steps():
+    params = parameters([np.ones(3), np.ones(3)])
+    optimizer = optim.Adam(params, lr=0.1)
+    for k in range(3):
+        give(params[: 1 + (k == 2)], [np.ones(3)] * (1 + (k == 2)))
+        optimizer.step()
+        assert (params[1].tolist() == [1.0, 1.0, 1.0]) == (k < 2)
+    assert [optimizer.state[param]["step"].item() for param in params] == [3, 1]
+
+
+def test_hundreds_of_parameters_step_in_one_go():
+    params = parameters([np.full(3, float(k)) for k in range(400)])
+    optimizer = optim.Adam(params, lr=0.5)
+    give(params, [np.ones(3)] * 400)
+    optimizer.step()
+    np.testing.assert_allclose(np.stack(values(params)), np.arange(400)[:, None] - 0.5 + np.zeros((1, 3)), rtol=1e-6)
+
+
+def test_groups_have_options_of_their_own():
+    params = parameters([np.ones(2), np.ones(2), np.ones(2)])
+    optimizer = optim.SGD([{"params": params[0]}, {"params": [params[1]], "lr": 0.5}], lr=0.1)
+    optimizer.add_param_group({"params": params[2:], "weight_decay": 1.0})
+    give(params, [np.ones(2)] * 3)
+    optimizer.step()
+    np.testing.assert_allclose(np.stack(values(params))[:, 0], [0.9, 0.5, 0.8])
+    optimizer.param_groups[0]["lr"] = 0.0
+    give(params, [np.ones(2)] * 3)
+    optimizer.step()
+    np.testing.assert_allclose(values(params)[0], [0.9, 0.9])
+
+
+def test_a_write_is_seen_by_version_checks():
+    w = tg.tensor([1.0, 2.0], requires_grad=True)
+    gradient = w.grad = tg.tensor([1.0, 1.0])
+    loss = (w * w * w).sum()
+    before = w._version
+    optim.Adam([w]).step()
+    assert w._version == before + 1
+    assert gradient._version == 0
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_a_step_is_not_recorded():
+    w = tg.tensor([1.0], requires_grad=True)
+    w.grad = tg.tensor([1.0])
+    optim.SGD([w], lr=0.1, momentum=0.9).step()
+    assert w.is_leaf
+    assert w.requires_grad
+
+
+def test_a_closure_is_run_with_gradients_on():
+    w = tg.tensor([3.0], requires_grad=True)
+    optimizer = optim.SGD([w], lr=0.25)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = (w * w).sum()
+        loss.backward()
+        return loss
+
+    with tg.no_grad():
+        loss = optimizer.step(closure)
+    assert (loss.item(), w.item()) == (9.0, 1.5)
+
+
+def test_zero_grad_takes_gradients_away_or_zeroes_them():
+    (w,) = parameters([np.ones(2)])
+    optimizer = optim.SGD([w], lr=0.1)
+    give([w], [np.ones(2)])
+    gradient = w.grad
+    optimizer.zero_grad(set_to_none=False)
+    assert w.grad.tolist() == gradient.tolist() == [0.0, 0.0]
+    optimizer.zero_grad()
+    assert w.grad is None
+
+
+def test_gradients_that_are_not_finite_go_where_they_belong():
+    (w,) = parameters([np.ones(4)])
+    give([w], [np.array([np.nan, np.inf, -np.inf, 1.0])])
+    optim.SGD([w], lr=0.5, momentum=0.9, nesterov=True).step()
+    np.testing.assert_array_equal(w.detach().numpy(), [np.nan, -np.inf, np.inf, 1 - 0.5 * 1.9])
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("SGD", {"lr": -1.0}, "Invalid learning rate: -1.0"),
+        ("SGD", {"momentum": -0.5}, "Invalid momentum value: -0.5"),
+        ("SGD", {"weight_decay": -1}, "Invalid weight_decay value: -1"),
+        ("SGD", {"nesterov": True}, "Nesterov momentum requires a momentum and zero dampening"),
+        ("Adam", {"lr": -1.0}, "Invalid learning rate: -1.0"),
+        ("Adam", {"eps": -1.0}, "Invalid epsilon value: -1.0"),
+        ("Adam", {"betas": (1.0, 0.9)}, "Invalid beta parameter at index 0: 1.0"),
+        ("AdamW", {"betas": (0.9, -0.1)}, "Invalid beta parameter at index 1: -0.1"),
+        ("AdamW", {"weight_decay": -1}, "Invalid weight_decay value: -1"),
+    ],
+)
+def test_options_out_of_range_are_refused(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(optim, name)(parameters([np.ones(2)]), **options)
+
+
+def test_what_is_no_list_of_leaves_is_refused():
+    w = tg.tensor([1.0], requires_grad=True)
+    with pytest.raises(TypeError, match="should be an iterable of Tensors or dicts, but got Tensor"):
+        optim.SGD(w)
+    with pytest.raises(ValueError, match="optimizer got an empty parameter list"):
+        optim.SGD([])
+    with pytest.raises(TypeError, match="can only optimize Tensors, but one of the params is float"):
+        optim.SGD([1.0])
+    with pytest.raises(ValueError, match="can't optimize a non-leaf Tensor"):
+        optim.SGD([w * 2])
+    with pytest.raises(ValueError, match="more than once in a parameter group"):
+        optim.SGD([w, w])
+    with pytest.raises(ValueError, match="more than one parameter group"):
+        optim.SGD([{"params": [w]}, {"params": [w]}])
+
+
+def test_a_state_that_does_not_fit_is_refused():
+    params = parameters([np.ones(2), np.ones(2)])
+    optimizer = optim.Adam(params)
+    give(params, [np.ones(2)] * 2)
+    optimizer.step()
+    state = optimizer.state_dict()
+    with pytest.raises(ValueError, match="doesn't match the size of optimizer's group"):
+        optim.Adam(params[:1]).load_state_dict(state)
+    with pytest.raises(ValueError, match="different number of parameter groups"):
+        optim.Adam([{"params": params[:1]}, {"params": params[1:]}]).load_state_dict(state)
+    optimizer.state[params[1]]["exp_avg"] = tg.tensor(np.zeros(3))
+    before = values(params)[0].copy()
+    with pytest.raises(RuntimeError, match=r"adam_update: .*\[2\].*\[3\]"):
+        optimizer.step()
+    np.testing.assert_array_equal(values(params)[0], before)
+
+
+def test_memory_that_is_not_to_be_written_is_not():
+    array = np.ones(3)
+    array.flags.writeable = False
+    w = tg.from_numpy(array).requires_grad_()
+    w.grad = tg.tensor(np.ones(3))
+    with pytest.raises(RuntimeError, match="not writable"):
+        optim.SGD([w]).step()
+    assert array.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_names_and_text():
+    w = tg.nn.Linear(2, 1)
+    optimizer = optim.AdamW(w.named_parameters(), lr=0.5)
+    assert optimizer.param_groups[0]["param_names"] == ["weight", "bias"]
+    assert "AdamW (\nParameter Group 0\n    amsgrad: False" in repr(optimizer)
