@@ -157,15 +157,21 @@ class _Program(JITCodeLibrary):  # type: ignore[misc]
 
 
 def _all_linked(library: Any) -> list[Any]:
-    """Return what a library calls, directly or through helpers, each library once."""
+    """Return what a library calls, directly or through helpers, each library once and after all that call it.
+
+    The order matters: LLVM's linker leaves out a helper that nothing refers to yet, and a later caller would miss it.
+    """
     found: dict[Any, None] = {}
-    pending = list(library._linking_libraries)
-    while pending:
-        linked = pending.pop()
-        if linked not in found:
-            found[linked] = None
-            pending += linked._linking_libraries if isinstance(linked, _HelperLibrary) else []
-    return list(found)
+
+    def visit(caller: Any) -> None:
+        for linked in caller._linking_libraries:
+            if linked not in found:
+                if isinstance(linked, _HelperLibrary):
+                    visit(linked)
+                found[linked] = None
+
+    visit(library)
+    return list(reversed(found))
 
 
 class _Function(CFunc):  # type: ignore[misc]
