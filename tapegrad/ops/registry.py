@@ -120,7 +120,8 @@ def declare(op: Op) -> Op:
     row["variadic"] = len(op.inputs) if op.variadic else 0
     row["writes"], row["unpromoted"] = op.mask(op.writes), op.mask(op.unpromoted)
     row["contiguous"] = op.mask(op.contiguous)
-    row["differentiable"] = op.vjp is not None
+    # an operand of which only the shape is read does not make the result depend on it
+    row["differentiable"] = 0xFFFF & ~op.mask(op.shape_only) if op.vjp is not None else 0
     if op.vjp is not None:
         _unfinished.append(op)
     return op
@@ -225,6 +226,11 @@ def _constant_code(value: float) -> int:
             machine.set_item(handle, float(value))
             machine.constants[index, wide] = machine.retain_slot(handle)
     return REF_CONSTANT + _constants.index(value)
+
+
+def constant_of(reference: int) -> float:
+    """Return the number that a reference of a rule stands for."""
+    return _constants[reference - REF_CONSTANT]
 
 
 def emit_ref(name: str, *operands: Ref | float, attributes: object = None) -> Ref:
