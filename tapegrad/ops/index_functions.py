@@ -19,6 +19,7 @@ from tapegrad.ops.lookups import (
     flat_nonzero,
     is_mask,
     look_up,
+    tensor_of,
     values_for,
     write_at,
 )
@@ -271,6 +272,6 @@ def repeat_interleave(input: Tensor, repeats: Any, dim: int | None = None, *, ou
     if (counts < 0).any():
         raise RuntimeError("Repeats must be non-negative")
     index = np.repeat(np.arange(length), counts.reshape(-1) if counts.size > 1 else int(counts.reshape(())))
-    return look_up(input, functions["_from_array"](index), dim)
+    return look_up(input, tensor_of(index), dim)
 
 

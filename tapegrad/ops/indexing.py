@@ -23,6 +23,7 @@ from tapegrad.ops.lookups import (
     is_mask,
     look_up,
     raise_index,
+    tensor_of,
     values_for,
     write_at,
 )
@@ -185,7 +186,7 @@ def _plan(tensor: Tensor, index: Any) -> _Plan:
 
 
 def _one_mask(value: bool) -> Tensor:
-    return functions["_from_array"](np.array([value]))  # type: ignore[no-any-return]
+    return tensor_of(np.array([value]))
 
 
 def _view(tensor: Tensor, plan: _Plan) -> Tensor:
@@ -276,7 +277,7 @@ def _tensor_or_number(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray | list | tuple):
-        return functions["_from_array"](np.asarray(value))
+        return tensor_of(np.asarray(value))
     raise TypeError(f"can't assign a {type(value).__name__} to a tapegrad tensor")
 
 

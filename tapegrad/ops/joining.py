@@ -270,6 +270,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None, a
 
     Raises:
         RuntimeError: the other dimensions differ.
+        ValueError: the list is empty.
 
     Example:
         >>> import tapegrad as tg
@@ -278,7 +279,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None, a
     """
     parts = _tensor_list(tensors, "cat")
     if not parts:
-        raise RuntimeError("torch.cat(): expected a non-empty list of Tensors")
+        raise ValueError("cat(): expected a non-empty list of Tensors")
     shapes = [shape_of(part) for part in parts]
     if () in shapes:
         raise RuntimeError(f"zero-dimensional tensor (at position {shapes.index(())}) cannot be concatenated")

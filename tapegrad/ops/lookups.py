@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from tapegrad.ops.calls import call, functions, operand, shape_of
+from tapegrad.ops.creation import from_array
 from tapegrad.ops.index_ops import FLAT_INDEX, LOOKUP, NONZERO
 from tapegrad.ops.registry import Op, registry
 from tapegrad.ops.view_ops import EXPAND
@@ -20,6 +21,14 @@ from tapegrad.runtime.layout import BAD_INDEX, BOOL, FLOAT32, INT64, UINT8
 from tapegrad.runtime.machine import machine
 
 _STORAGE = 12  # position of the storage among fields_of
+
+
+def tensor_of(array: Any) -> Tensor:
+    """Return a tensor with a copy of an array."""
+    return from_array(np.ascontiguousarray(array).reshape(np.shape(array)))
+
+
+functions["_from_array"] = tensor_of
 
 
 def raise_index(status: int) -> NoReturn:
@@ -99,10 +108,10 @@ def index_tensor(index: Any) -> Tensor:
             array = array.astype(np.int64)
         if array.dtype.kind not in "biu":
             raise IndexError(_WRONG_DTYPE)
-        index = functions["_from_array"](array if array.dtype == bool else array.astype(np.int64))
+        index = tensor_of(array if array.dtype == bool else array.astype(np.int64))
     if machine.dtype_of(index._handle) >= FLOAT32:
         raise IndexError(_WRONG_DTYPE)
-    return index  # type: ignore[no-any-return]
+    return index
 
 
 _WRONG_DTYPE = "tensors used as indices must be long, int, byte or bool tensors"

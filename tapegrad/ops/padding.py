@@ -11,7 +11,7 @@ from tapegrad.kernels.strided import make_strided_copy
 from tapegrad.native.dtypes import ITEM_BYTES, POINTERS, SCALARS
 from tapegrad.native.pointers import float64_from_bits, int64_at, stack_words
 from tapegrad.ops.calls import call, expect_tensor, functions, shape_of
-from tapegrad.ops.lookups import look_up
+from tapegrad.ops.lookups import look_up, tensor_of
 from tapegrad.ops.registry import OF_ENTRY, Op, declare
 from tapegrad.ops.view_ops import INDEX, SLICE
 from tapegrad.runtime.handle import Tensor
@@ -167,7 +167,7 @@ def _pad_by_index(input: Tensor, amounts: list[tuple[int, int]], mode: str) -> T
         if mode == "circular" and max(before, after) > n:
             raise RuntimeError("Padding value causes wrapping around more than once.")
         places = _PLACES[mode](np.arange(-before, n + after), n)
-        input = look_up(input, functions["_from_array"](np.ascontiguousarray(places, np.int64)), d)
+        input = look_up(input, tensor_of(places.astype(np.int64)), d)
     return input
 
 

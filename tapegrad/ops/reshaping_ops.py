@@ -25,13 +25,19 @@ from tapegrad.runtime.layout import (
 )
 
 
-def like_first(st, frame):
-    """The result has the shape of the first operand."""
+@jit
+def take_shape(st, frame, k):
+    """Give the result the shape of operand ``k``."""
     result = slot_of(st, output_slot(frame, 0))
-    model = slot_of(st, input_slot(frame, 0))
+    model = slot_of(st, input_slot(frame, k))
     result.ndim = model.ndim
     for d in range(model.ndim):
         shape_in(result)[d] = shape_in(model)[d]
+
+
+def like_first(st, frame):
+    """The result has the shape of the first operand."""
+    take_shape(st, frame, 0)
     return 0
 
 
