@@ -20,6 +20,8 @@
 high=5)`` int64 ones, ``make.booleans(*shape)`` masks, ``make.spd(n, *batch)`` symmetric positive definite matrices.
 Float64 arrays take a gradient and are tried in each dtype of the op; arrays of other dtypes are left as they are.
 
+A string in place of all this says why the op is not tested here, and where it is.
+
 Options of a call:
     gradient (bool, True), second (bool, True): whether derivatives of first and second order are checked.
     dtypes: names of the dtypes in which values are checked; default all those of the op.
@@ -63,10 +65,10 @@ class Make:
         return values.reshape(shape)
 
     def integers(self, *shape: int, low: int = 0, high: int = 5) -> np.ndarray:
-        return self.random.integers(low, high, shape)
+        return np.asarray(self.random.integers(low, high, shape))
 
     def booleans(self, *shape: int) -> np.ndarray:
-        return self.random.random(shape) < 0.5
+        return np.asarray(self.random.random(shape) < 0.5)
 
     def spd(self, n: int, *batch: int) -> np.ndarray:
         a = self(*batch, n, n)
@@ -172,36 +174,23 @@ def special_arguments(op: Any) -> Sample | None:
 def in_dtype(array: np.ndarray, dtype: str) -> np.ndarray:
     """Return a float64 sample in another dtype: integers are spread out, since -2 .. 2 holds only five of them."""
     if array.dtype != np.float64 or dtype == "float64":
-        return array
+        return np.asarray(array)
     if dtype == "float32":
         return array.astype(np.float32)
     if dtype == "bool":
-        return array > 0
+        return np.asarray(array > 0)
     whole = np.rint(np.where(np.isfinite(array), array, 0.0).clip(-30, 30) * 3)
-    return (np.abs(whole) if dtype == "uint8" else whole).astype(dtype)
+    return np.asarray(np.abs(whole) if dtype == "uint8" else whole).astype(dtype)
 
 
-@dataclass
-class Layout:
-    """A way in which a tensor's elements lie in memory."""
-
-    name: str
-    values: Callable[[np.ndarray], np.ndarray]  # what the logical array becomes (expanded: equal rows)
-    base: Callable[[np.ndarray], np.ndarray]  # what is stored
-    view: Callable[[Any, tuple[int, ...]], Any]  # from a tensor of what is stored to the logical one
+def _expanded(array: np.ndarray) -> np.ndarray:
+    return np.broadcast_to(array[:1], array.shape) if array.ndim else array
 
 
-def _same(array: np.ndarray) -> np.ndarray:
-    return array
-
-
-def _first_row(array: np.ndarray) -> np.ndarray:
-    return array[:1] if array.ndim else array
-
-
-LAYOUTS = [
-    Layout("strided", _same, lambda a: np.repeat(a, 2, -1) if a.ndim else a, lambda t, s: t[..., ::2] if s else t),
-    Layout("transposed", _same, lambda a: np.ascontiguousarray(a.T), lambda t, s: t.permute(*range(len(s))[::-1])),
-    Layout("offset", _same, lambda a: np.stack([a, a]), lambda t, s: t[1]),
-    Layout("expanded", lambda a: np.broadcast_to(_first_row(a), a.shape), _first_row, lambda t, s: t.expand(s)),
-]
+# Ways in which an array's elements may lie in memory; `expanded` alone changes the values, to equal rows.
+LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "strided": lambda a: np.repeat(a, 2, -1)[..., ::2] if a.ndim else a,
+    "transposed": lambda a: np.ascontiguousarray(a.T).T,
+    "offset": lambda a: np.stack([a, a])[1, ...],
+    "expanded": _expanded,
+}

@@ -13,7 +13,7 @@ from tapegrad.ops.calls import PYTHON_NUMBERS, call, call_in_place, functions
 from tapegrad.ops.registry import ALL_DTYPES, FLOATS, INTEGERS, Op, declare
 from tapegrad.runtime.errors import raise_status
 from tapegrad.runtime.handle import Tensor, wrap
-from tapegrad.runtime.layout import SAME, TO_BOOL
+from tapegrad.runtime.layout import BOOL, FLOAT32, SAME, TO_BOOL
 from tapegrad.runtime.machine import machine
 
 _emit, _new = machine.emit, object.__new__
@@ -160,6 +160,12 @@ def number(value: Any) -> bool | int | float:
     if isinstance(value, PYTHON_NUMBERS):
         return value + 0
     raise TypeError(f"expected a number, got {type(value).__name__}")
+
+
+def number_for(tensor: Tensor, value: Any) -> bool | int | float:
+    """Return a number in the category of the tensor's dtype, so that it does not promote the tensor."""
+    dtype = int(machine.dtype_of(tensor._handle))
+    return bool(value) if dtype == BOOL else int(value) if dtype < FLOAT32 else number(value)
 
 
 def _into(out: Tensor, result: Tensor) -> Tensor:
