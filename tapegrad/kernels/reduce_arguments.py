@@ -10,6 +10,7 @@ from tapegrad.native.cache import jit
 from tapegrad.native.dtypes import INT64, ITEM_BYTES, POINTERS, SCALARS
 
 _BLOCK = 2048
+_PIECE = 128
 _WIDTH = 1024
 
 
@@ -38,6 +39,11 @@ def make_argument(dtype: int, largest: bool) -> Callable[..., int]:
                 best = candidate
                 block = first
             if best != best:
+                break
+        for first in range(block, n, _PIECE):  # the place in the block, in pieces that a few vectors cover
+            candidate = lanes(pointer(x_address + first * size), min(n - first, _PIECE), identity)
+            if candidate == best or candidate != candidate:
+                block = first
                 break
         x = pointer(x_address)
         for i in range(block, n):

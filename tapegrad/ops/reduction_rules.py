@@ -45,6 +45,8 @@ def mask_of(dim: int | Sequence[int] | None, ndim: int) -> int:
     """Return the bits of the dimensions that an argument ``dim`` names."""
     if dim is None:
         return (1 << ndim) - 1
+    if type(dim) is int and -ndim <= dim < ndim:
+        return 1 << dim % ndim
     return sum(1 << d for d in normal_dims(dim, ndim) if ndim > 0)
 
 

@@ -32,7 +32,8 @@ from tapegrad.ops.reduction_rules import (
 )
 from tapegrad.ops.registry import ALL_DTYPES, FLOATS, NUMBERS, OF_ENTRY, Op, declare, registry
 from tapegrad.runtime.dtype import dtype_of
-from tapegrad.runtime.handle import Tensor
+from tapegrad.runtime.errors import raise_status
+from tapegrad.runtime.handle import Tensor, wrap
 from tapegrad.runtime.layout import (
     BOOL,
     FLOAT32,
@@ -49,6 +50,7 @@ from tapegrad.runtime.layout import (
 )
 from tapegrad.runtime.machine import machine
 
+_emit = machine.emit
 Dims = int | Sequence[int] | None
 
 
@@ -184,7 +186,10 @@ def _in_dtype(input: Tensor, dtype: Any) -> Tensor:
 def reduce(op: Op, input: Tensor, dim: Dims, keepdim: bool, result: int, parameter: float = 0) -> Tensor:
     """Emit a reduction over the dimensions that ``dim`` names."""
     mask = mask_of(dim, _ndim(input))
-    return call(op, input, attributes=(result, mask, int(keepdim), parameter))
+    handle = _emit(op.code, 1, input._handle, result, mask, int(keepdim), parameter)
+    if handle < 0:
+        raise_status(handle)
+    return wrap(handle)
 
 
 def _summed(op: Op, input: Tensor, dim: Dims, keepdim: bool, dtype: Any) -> Tensor:

@@ -1,0 +1,154 @@
+"""Cross entropy of rows of logits and class indices: the loss, its gradient, and what their gradients need.
+
+Row i with target t, weights w, smoothing s over C classes: q_c = (1 - s) w_t [c = t] + s / C w_c, a = sum(q), p = softmax(x),
+    loss_i = a log(sum(e**x)) - q.x        gradient_i = u_i (a p - q)
+where u_i is the incoming gradient, divided by the sum of w_t for the mean; all are 0 for an ignored target.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from tapegrad.kernels.softmax import BLOCK, make_row_exponentials
+from tapegrad.kernels.vector_math import exp, log
+from tapegrad.native.cache import jit
+from tapegrad.native.dtypes import FLOAT64, ITEM_BYTES, POINTERS, SCALARS
+from tapegrad.native.pointers import int64_at
+
+NONE, MEAN, SUM = range(3)
+LOSS, GRADIENT, TANGENT, SCALE, SCALE_SUM = range(5)
+
+
+@jit
+def bad_target(t_address, rows, classes, ignored):
+    """Return the first row whose target is no class, or -1."""
+    t = int64_at(t_address)
+    for r in range(rows):
+        if t[r] != ignored and (t[r] < 0 or t[r] >= classes):
+            return r
+    return -1
+
+
+def make_target_sums(dtype: int) -> tuple[Callable[..., float], Callable[..., float]]:
+    """Return ``weight_of(w_address, target)`` and ``weight_sum(w_address, t_address, rows, ignored)``; w may be 0."""
+    pointer = POINTERS[dtype]
+
+    @jit
+    def weight_of(w_address, target):
+        return 1.0 if w_address == 0 else np.float64(pointer(w_address)[target])
+
+    @jit
+    def weight_sum(w_address, t_address, rows, ignored):
+        t = int64_at(t_address)
+        total = 0.0
+        for r in range(rows):
+            if t[r] != ignored:
+                total += weight_of(w_address, t[r])
+        return total
+
+    return weight_of, weight_sum
+
+
+def make_cross_entropy(dtype: int, mode: int) -> Callable[..., int]:
+    """Return ``run(h, x, t, w, y, rows, n, reduction, ignored, smoothing, scratch)``, the first five being addresses.
+
+    By mode, y is: LOSS the loss; GRADIENT the gradient for x, given h that for the loss; TANGENT the loss's change
+    along h (like x); SCALE a_i u_i for each row, given h like the loss; SCALE_SUM its transpose, given h of [rows].
+    """
+    pointer, size, scalar = POINTERS[dtype], ITEM_BYTES[dtype], SCALARS[dtype]
+    exponentials, log_sum = make_row_exponentials(dtype)
+    weight_of, weight_sum = make_target_sums(dtype)
+    wide = POINTERS[FLOAT64]
+
+    @jit
+    def dot_q(v_address, shift, w_address, target, n, smoothing):
+        """Return q.(v - shift)."""
+        v = pointer(v_address)
+        result = (1.0 - smoothing) * weight_of(w_address, target) * (np.float64(v[target]) - shift)
+        if smoothing > 0:
+            spread = 0.0
+            for c in range(n):
+                spread += weight_of(w_address, c) * (np.float64(v[c]) - shift)
+            result += smoothing / n * spread
+        return result
+
+    @jit
+    def tangent(h_address, x_address, target, w_address, n, a, top, total, smoothing):
+        direction, x = pointer(h_address), pointer(x_address)
+        mean = 0.0
+        for c in range(n):
+            mean += np.float64(direction[c]) * np.float64(exp(x[c] - scalar(top)))
+        return a * mean / total - dot_q(h_address, 0.0, w_address, target, n, smoothing)
+
+    @jit
+    def write_gradient(y_address, e_address, target, w, n, u, a, total, smoothing):
+        y, e = pointer(y_address), pointer(e_address)
+        factor = scalar(u * a / total)
+        for c in range(np.uintp(n)):
+            y[c] = factor * e[c]
+        y[target] -= scalar(u * (1.0 - smoothing) * weight_of(w, target))
+        if smoothing > 0:
+            for c in range(n):
+                y[c] -= scalar(u * smoothing / n * weight_of(w, c))
+        return 0
+
+    @jit
+    def run(h, x, t_address, w, y_address, rows, n, reduction, ignored, smoothing, scratch):
+        t = int64_at(t_address)
+        y, given = pointer(y_address), pointer(h)
+        divisor = weight_sum(w, t_address, rows, ignored) if reduction == MEAN else 1.0
+        all_weights = np.float64(n)
+        if w != 0:
+            all_weights = 0.0
+            for c in range(n):
+                all_weights += np.float64(pointer(w)[c])
+        maxima, sums, buffer = scratch, scratch + 8 * BLOCK, scratch + 16 * BLOCK
+        block = 1 if mode == TANGENT else max(1, BLOCK // max(n, 1))
+        grand = 0.0
+        for first in range(0, rows, block):
+            count = min(rows - first, block)
+            place = first * n * size
+            if mode == GRADIENT:
+                exponentials(x + place, y_address + place, count, n, maxima, sums)
+            elif mode == TANGENT or (mode == LOSS and n > BLOCK):
+                wide(sums)[0] = log_sum(x + place, n, buffer, maxima)
+            elif mode == LOSS:
+                exponentials(x + place, buffer, count, n, maxima, sums)
+            for r in range(count):
+                row = first + r
+                target = t[row]
+                keep = target != ignored
+                a = 0.0
+                if keep:
+                    a = (1.0 - smoothing) * weight_of(w, target) + smoothing / n * all_weights
+                if mode == SCALE:
+                    u = np.float64(given[row if reduction == NONE else 0]) / divisor
+                    y[row] = scalar(u * a) if keep else scalar(0)
+                elif mode == GRADIENT:
+                    u = np.float64(given[row if reduction == NONE else 0]) / divisor
+                    here = y_address + row * n * size
+                    if keep:
+                        write_gradient(here, here, target, w, n, u, a, wide(sums)[r], smoothing)
+                    else:
+                        zeros = pointer(here)
+                        for c in range(np.uintp(n)):
+                            zeros[c] = scalar(0)
+                else:
+                    value = 0.0
+                    here = x + row * n * size
+                    if keep and mode == SCALE_SUM:
+                        value = a * np.float64(given[row])
+                    elif keep and mode == TANGENT:
+                        direction = h + row * n * size
+                        value = tangent(direction, here, target, w, n, a, wide(maxima)[r], wide(sums)[r], smoothing)
+                    elif keep:
+                        shift = wide(maxima)[r]
+                        value = a * log(wide(sums)[r]) - dot_q(here, shift, w, target, n, smoothing)
+                    if reduction == NONE:
+                        y[row] = scalar(value)
+                    grand += value
+        if (mode == LOSS or mode == TANGENT or mode == SCALE_SUM) and reduction != NONE:
+            y[0] = scalar(grand / divisor)
+        return 0
+
+    return run
