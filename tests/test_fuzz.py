@@ -77,10 +77,10 @@ def view_of(kind: str, x: Array) -> Array:
         return x[..., ::2]
     if kind == "row":
         need(x.ndim >= 1 and x.shape[0] >= 1)
-        return x[-1]
+        return x[-1, ...]  # of a 1-d array NumPy would return a copy without the dots
     if kind == "column":
         need(x.ndim >= 2 and x.shape[1] >= 1)
-        return x[:, 0]
+        return x[:, 0, ...]
     need(x.ndim <= 4)
     return x[None]
 
