@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 import tapegrad as tg
 from tapegrad.cli import main
 from tapegrad.demo import data
-from tapegrad.demo.data import Digits, digits_file, load_digits, padded_pixels, shifted
+from tapegrad.demo.data import Digits, digits_file, load_digits, shifted, windows
 from tapegrad.demo.folder import RunFolder
 from tapegrad.demo.train import Best, Epoch, Settings, Trainer, batches, build_model, evaluate, one_cycle
 
@@ -98,7 +98,7 @@ def test_a_missing_extra_is_named(package, monkeypatch, capsys, tmp_path):
 def test_shifted_moves_each_image_by_its_own_draw():
     images = np.random.default_rng(1).random((6, 28, 28), dtype=np.float32)
     rows = np.array([4, 0, 5, 4])
-    moved = shifted(padded_pixels(images, 2), rows, 2, np.random.default_rng(7)).reshape(-1, 28, 28)
+    moved = shifted(windows(images, 2), rows, np.random.default_rng(7)).reshape(-1, 28, 28)
     down, right = np.random.default_rng(7).integers(0, 5, size=(2, 4))
     for image, row, y, x in zip(moved, rows, down, right, strict=True):
         expected = np.pad(images[row], 2)[y : y + 28, x : x + 28]
@@ -108,7 +108,7 @@ def test_shifted_moves_each_image_by_its_own_draw():
 def test_shifts_reach_every_place_and_none_else():
     dot = np.zeros((1, 28, 28), np.float32)
     dot[0, 14, 14] = 1
-    moved = shifted(padded_pixels(dot, 2), np.zeros(500, int), 2, np.random.default_rng(0)).reshape(-1, 28, 28)
+    moved = shifted(windows(dot, 2), np.zeros(500, int), np.random.default_rng(0)).reshape(-1, 28, 28)
     places = {(int(y), int(x)) for _, y, x in np.argwhere(moved)}
     assert places == set(itertools.product(range(12, 17), range(12, 17)))
 

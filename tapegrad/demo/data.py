@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 SIDE = 28
@@ -60,29 +61,28 @@ def load_digits() -> Digits:
     return Digits(images[~held_out], labels[~held_out], images[held_out], labels[held_out])
 
 
-def padded_pixels(images: NDArray[np.float32], margin: int) -> NDArray[np.float32]:
-    """Return ``images`` (n, 28, 28) with ``margin`` pixels of paper on each side, as rows (n, (28 + 2 margin) ** 2)."""
+def windows(images: NDArray[np.float32], margin: int) -> NDArray[np.float32]:
+    """Return every cut of ``images`` (n, 28, 28), with ``margin`` pixels of paper added on each side.
+
+    Returns:
+        A view (n, 2 margin + 1, 2 margin + 1, 28, 28): image, how far down and right it is cut, rows, columns.
+    """
     padded = np.pad(images, ((0, 0), (margin, margin), (margin, margin)))
-    return padded.reshape(len(images), -1)
+    return sliding_window_view(padded, (SIDE, SIDE), axis=(1, 2))
 
 
-def shifted(
-    padded: NDArray[np.float32], rows: NDArray[Any], margin: int, generator: np.random.Generator
-) -> NDArray[np.float32]:
-    """Return the images ``rows`` of ``padded``, each moved by up to ``margin`` pixels up or down and left or right.
+def shifted(cuts: NDArray[np.float32], rows: NDArray[Any], generator: np.random.Generator) -> NDArray[np.float32]:
+    """Return images, each moved by up to ``margin`` pixels up or down and left or right.
 
     Args:
-        padded: what `padded_pixels` returned.
+        cuts: what `windows` returned.
         rows: (batch,) which images.
-        margin: as given to `padded_pixels`.
         generator: draws the moves.
 
     Returns:
         The images as rows, (batch, 784).
     """
-    width = SIDE + 2 * margin
-    window = (np.arange(SIDE)[:, None] * width + np.arange(SIDE)).reshape(-1)
-    down, right = generator.integers(0, 2 * margin + 1, size=(2, len(rows)))
-    corner = rows * (width * width) + down * width + right
-    images: NDArray[np.float32] = padded.reshape(-1).take(corner[:, None] + window)
+    down, right = generator.integers(0, cuts.shape[1], size=(2, len(rows)))
+    # 14 us for 64 images, where taking single pixels by their numbers takes 60.
+    images: NDArray[np.float32] = cuts[rows, down, right].reshape(len(rows), -1)
     return images

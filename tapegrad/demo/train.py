@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tapegrad as tg
-from tapegrad.demo.data import SIDE, Digits, padded_pixels, shifted
+from tapegrad.demo.data import SIDE, Digits, shifted, windows
 
 MARGIN = 2  # pixels that an image may be moved by
 PEAK_RATE = 3e-3
@@ -137,8 +137,8 @@ class Trainer:
         self.model, self.digits, self.settings, self.watcher = model, digits, settings, watcher
         self.generator = np.random.default_rng(settings.seed)
         self.optimizer = tg.optim.Adam(model.parameters(), lr=PEAK_RATE)
-        self.padded = padded_pixels(digits.train_images, MARGIN)
-        self.steps = settings.epochs * math.ceil(len(self.padded) / settings.batch_size)
+        self.cuts = windows(digits.train_images, MARGIN)
+        self.steps = settings.epochs * math.ceil(len(self.cuts) / settings.batch_size)
         self.done = 0
 
     def run(self) -> Best:
@@ -158,7 +158,7 @@ class Trainer:
 
     def _train_epoch(self, epoch: int) -> tuple[list[float], float]:
         losses, seen, speed, started = [], 0, 0.0, time.perf_counter()
-        for rows in batches(len(self.padded), self.settings.batch_size, self.generator):
+        for rows in batches(len(self.cuts), self.settings.batch_size, self.generator):
             losses.append(self._step(rows))
             seen += len(rows)
             speed = seen / (time.perf_counter() - started)
@@ -169,6 +169,6 @@ class Trainer:
 
     def _step(self, rows: NDArray[Any]) -> float:
         rate = one_cycle(self.done, self.steps, PEAK_RATE)
-        images = shifted(self.padded, rows, MARGIN, self.generator)
+        images = shifted(self.cuts, rows, self.generator)
         self.done += 1
         return training_step(self.model, self.optimizer, rate, images, self.digits.train_labels[rows])

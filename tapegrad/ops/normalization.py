@@ -62,7 +62,7 @@ def _standardized(input: Tensor, count: int, eps: float) -> Tensor:
 
 def _scaled(input: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     if weight is None:
-        return input if bias is None else input + bias
+        return input if bias is None else functions["add"](input, bias)
     if bias is None:
-        return input * weight
+        return functions["mul"](input, weight)
     return functions["addcmul"](bias, input, weight)
