@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tapegrad import autograd, nn, optim
+from tapegrad import autograd, func, nn, optim
 from tapegrad.autograd import (
     enable_grad,
     inference_mode,
@@ -14,6 +14,7 @@ from tapegrad.autograd import (
 from tapegrad.ops import functions
 from tapegrad.runtime.dtype import bool_, dtype, float32, float64, get_default_dtype, int32, int64, set_default_dtype, uint8
 from tapegrad.tensor import Tensor, as_tensor, from_dlpack, from_numpy, set_printoptions, tensor
+from tapegrad.tensor.legacy import BoolTensor, ByteTensor, DoubleTensor, FloatTensor, IntTensor, LongTensor
 from tapegrad.tensor.properties import Size, device
 from tapegrad.viz import tape
 from tapegrad.version import __version__
@@ -32,6 +33,12 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "BoolTensor",
+    "ByteTensor",
+    "DoubleTensor",
+    "FloatTensor",
+    "IntTensor",
+    "LongTensor",
     "Size",
     "Tensor",
     "__version__",
@@ -44,6 +51,7 @@ __all__ = [
     "float64",
     "from_dlpack",
     "from_numpy",
+    "func",
     "get_default_dtype",
     "inference_mode",
     "int32",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +21,6 @@ from tapegrad.runtime.layout import (
     CALL_CHECK,
     CALL_HOOKS,
     CALL_RULE,
-    FLOAT32,
     HOOKED,
     REQUIRES_GRAD,
 )
@@ -38,6 +38,12 @@ class _Sweep:
 
 _OF_A_SWEEP = ("sweep_id", "pending", "leaf_head", "selective", "visiting_op", "visiting_site", "site")
 _one_at_a_time = threading.RLock()
+_CYCLE = (
+    "Using backward() with create_graph=True will create a reference cycle between the parameter and its gradient which "
+    "can cause a memory leak. We recommend using autograd.grad when creating the graph to avoid this. If you have to use "
+    "this function, make sure to reset the .grad fields of your parameters to None after use to break the cycle and "
+    "avoid the leak."
+)
 _running: list[_Sweep] = []
 _sweeps = 0
 
@@ -98,8 +104,6 @@ def _root_gradient(k: int, root: Tensor, gradient: Tensor | None) -> Tensor:
             f"Mismatch in shape: grad_output[{k}] has a shape of {list(shape_of(gradient))} and output[{k}] has a "
             f"shape of {list(shape)}."
         )
-    if machine.dtype_of(gradient._handle) < FLOAT32:
-        raise RuntimeError(f"grad_output[{k}] must be a floating point tensor, got {gradient.dtype}")
     return gradient
 
 
@@ -209,6 +213,8 @@ def backward(
         return
     if inputs is not None and len(_as_tuple(inputs)) == 0:
         raise RuntimeError("`inputs` argument to `backward()` cannot be empty.")
+    if create_graph:
+        warnings.warn(_CYCLE, UserWarning, stacklevel=3)
     gradients = _root_gradients(roots, grad_tensors)
     retain = create_graph if retain_graph is None else retain_graph
     if inputs is None:

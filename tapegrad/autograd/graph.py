@@ -66,6 +66,7 @@ class AccumulateGrad(Node):
     """Where the gradient of a leaf is added to its ``.grad``."""
 
     __slots__ = ()
+    __module__ = "builtins"
 
     @property
     def next_functions(self) -> tuple[tuple[Node | None, int], ...]:
@@ -75,7 +76,7 @@ class AccumulateGrad(Node):
     @property
     def variable(self) -> Tensor:
         """The leaf."""
-        return _tensor_of_slot(self._slot)
+        return _known_object(wrap(machine.handle_of_slot(self._slot)))
 
     def _sequence_nr(self) -> int:
         return (1 << 63) - 1
@@ -112,15 +113,16 @@ def edge_of(slot: int) -> tuple[Node | None, int]:
     return _node("entry", machine.entry_fields(producer)[_SEQUENCE], name_of_entry(producer), slot), number
 
 
-def _tensor_of_slot(slot: int) -> Tensor:
-    """Return the tensor object that names a slot if there is one, else a new one.
+def _known_object(tensor: Tensor) -> Tensor:
+    """Return another tensor object that names the same slot if there is one, else the given one.
 
     The machine does not know the Python objects; torch's users compare ``v._base is x``, so they are looked for.
     """
+    slot = machine.fields_of(tensor._handle)[_SLOT]
     for item in gc.get_objects():
-        if isinstance(item, Tensor) and machine.fields_of(item._handle)[_SLOT] == slot:
+        if isinstance(item, Tensor) and item is not tensor and machine.fields_of(item._handle)[_SLOT] == slot:
             return item
-    return wrap(machine.handle_of_slot(slot))
+    return tensor
 
 
 def _grad_fn(self: Tensor) -> Node | None:
@@ -137,8 +139,7 @@ def _base(self: Tensor) -> Tensor | None:
     handle = machine.base_of(self._handle)
     if handle < 0:
         return None
-    base = wrap(handle)
-    return _tensor_of_slot(machine.fields_of(base._handle)[_SLOT])
+    return _known_object(wrap(handle))
 
 
 _PROPERTIES = {

@@ -115,8 +115,10 @@ def run_hooks(slot: int, gradient: Tensor) -> Tensor:
 
 def add_to_grad(tensor: Tensor, gradient: Tensor) -> None:
     """Add a gradient to a tensor's ``.grad``."""
-    previous = tensor.grad
-    tensor.grad = call(registry["clone"], gradient) if previous is None else previous + gradient
+    if machine.grad_of(tensor._handle) < 0:
+        tensor.grad = call(registry["clone"], gradient)
+    else:
+        tensor.grad = tensor.grad + gradient
 
 
 def run_after_accumulation(slot: int) -> None:

@@ -26,6 +26,7 @@ from tapegrad.runtime.layout import (
     FRAME_INPUTS,
     FROM_ATTRIBUTE,
     INFERENCE,
+    INFERENCE_IN_PLACE,
     INFERENCE_SAVED,
     INT64,
     IS_VIEW,
@@ -209,14 +210,16 @@ def _drop_results(st, frame):
 
 
 @jit
-def _wants_recording(st, spec, frame):
+def _wants_recording(st, spec, frame, target):
+    """Return whether the result depends on something that requires a gradient; a written target does so by itself."""
     state = state_of(st)
     if not state.grad_enabled or not spec.differentiable:
         return False
     words = int64_at(frame)
+    mask = 0xFFFF if target >= 0 else types.int64(spec.differentiable)
     for k in range(words[FRAME_INPUT_COUNT]):
         slot = words[FRAME_INPUTS + k]
-        if slot >= 0 and slot_of(st, slot).flags & REQUIRES_GRAD:
+        if slot >= 0 and (mask >> min(k, 15)) & 1 and slot_of(st, slot).flags & REQUIRES_GRAD:
             return True
     return False
 
@@ -302,6 +305,8 @@ def _check_target(st, target):
     row = slot_of(st, target)
     if storage_row(state.storages, row.storage).read_only:
         return READ_ONLY
+    if row.flags & INFERENCE and not state.inference_enabled:
+        return INFERENCE_IN_PLACE
     if state.grad_enabled:
         if row.flags & REQUIRES_GRAD and row.producer < 0:
             return LEAF_IN_PLACE
@@ -616,7 +621,7 @@ def emit(st, op, frame, target):
     for k in range(MAX_OUTPUTS):
         words[k] = -1
     state.error_op = op
-    recording = _wants_recording(st, spec, frame)
+    recording = _wants_recording(st, spec, frame, target)
     mask = _saved_mask(st, spec, frame) if recording else 0
     status = 0
     if recording and _saves_inference_tensor(st, frame, mask):

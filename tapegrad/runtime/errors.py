@@ -92,6 +92,10 @@ _MESSAGES: dict[int, Callable[[str], Exception]] = {
         f"{op}: a view was created in no_grad mode and is being modified inplace with grad mode enabled. Make both the "
         "view and the write inside the no_grad block, or both outside."
     ),
+    layout.INFERENCE_IN_PLACE: lambda op: RuntimeError(
+        f"{op}: Inplace update to inference tensor outside InferenceMode is not allowed. You can make a clone to get a "
+        "normal tensor before doing inplace update."
+    ),
     layout.CUSTOM_VIEW: lambda op: RuntimeError(
         f"{op}: an output of a custom Function is a view and is being modified inplace. This view was created inside a "
         "custom Function (or because an input was returned as-is) and the write would override its backward. clone() "

@@ -72,7 +72,8 @@ SAME, FLOATING, TO_BOOL, TO_INT64, FROM_ATTRIBUTE = range(5)
     OUT_OF_BOUNDS,
     NO_GRAD_VIEW,
     CUSTOM_VIEW,
-) = range(-2, -28, -1)
+    INFERENCE_IN_PLACE,
+) = range(-2, -29, -1)
 
 STATE = np.dtype(
     [
@@ -121,7 +122,7 @@ SLOT = np.dtype(
         ("producer", "i4"),
         ("flags", "i4"),
         ("cotangent", "i4"),
-        ("sweep", "i4"),
+        ("marked", "i4"),  # while one entry point looks through the graph; see reach.py
         ("needed", "i4"),
         ("base", "i4"),
         ("grad", "i4"),
@@ -154,7 +155,7 @@ OP = np.dtype(
         ("dtypes", "i4"),
         ("outputs", "i4"),
         ("variadic", "i4"),
-        ("differentiable", "i4"),
+        ("differentiable", "i4"),  # bit k: the result depends on operand k
         ("writes", "i4"),
         ("unpromoted", "i4"),
         ("contiguous", "i4"),

@@ -250,7 +250,7 @@ def new_slot(st):
     row.producer = -1
     row.flags = 0
     row.cotangent = -1
-    row.sweep = -1
+    row.marked = 0
     row.needed = -1
     row.base = -1
     row.grad = -1

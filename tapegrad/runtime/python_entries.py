@@ -38,6 +38,7 @@ from tapegrad.runtime.memory import (
     retain_row,
     slot_of_handle,
 )
+from tapegrad.runtime.reach import depends_on_others
 from tapegrad.runtime.threads import ask_python
 
 
@@ -235,6 +236,7 @@ def drop_row(self, args, count):
 
 
 PYTHON_ENTRY_POINTS = {
+    "depends_on_others": depends_on_others,
     "append_python": append_python,
     "frame_of_entry": frame_of_entry,
     "entry_fields": entry_fields,

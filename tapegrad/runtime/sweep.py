@@ -369,6 +369,7 @@ def _visit(st, entry, retain_graph):
                 return status
     if waiting == 0:
         return 0
+    state.error_op = row.op
     state.visiting_op = row.op
     state.visiting_site = row.site
     state.site = row.site  # of the gradient's own entries

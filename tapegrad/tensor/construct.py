@@ -13,10 +13,11 @@ from tapegrad.runtime.dtype import dtype as DType
 from tapegrad.runtime.dtype import dtype_of, dtype_of_array, get_default_dtype, int64
 from tapegrad.runtime.errors import raise_status
 from tapegrad.runtime.handle import Tensor, wrap
-from tapegrad.runtime.layout import REQUIRES_GRAD
+from tapegrad.runtime.layout import INFERENCE, REQUIRES_GRAD
 from tapegrad.runtime.machine import machine
 
 _ADDRESS = 8  # position of the address among fields_of
+_INFERENCE_MODE = 2  # bit of machine.modes()
 
 
 def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -167,6 +168,8 @@ def require_grad(target: Tensor) -> None:
     """Make a tensor one whose gradient is wanted; RuntimeError for a dtype that has no derivatives."""
     if machine.dtype_of(target._handle) < 4:
         raise RuntimeError("Only Tensors of floating point and complex dtype can require gradients")
+    if machine.flags_of(target._handle) & INFERENCE and not machine.modes() & _INFERENCE_MODE:
+        raise RuntimeError("Setting requires_grad=True on inference tensor outside InferenceMode is not allowed.")
     machine.set_flags(target._handle, REQUIRES_GRAD, 0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from tapegrad.ops.calls import normal_dim
@@ -58,6 +59,12 @@ class device:  # noqa: N801 (torch's name)
 
 
 _CPU = device()
+_NOT_A_LEAF = (
+    "The .grad attribute of a Tensor that is not a leaf Tensor is being accessed. Its .grad attribute won't be populated "
+    "during autograd.backward(). If you indeed want the .grad field to be populated for a non-leaf Tensor, use "
+    ".retain_grad() on the non-leaf Tensor. If you access the non-leaf Tensor by mistake, make sure you access the leaf "
+    "Tensor instead."
+)
 
 
 def field(tensor: Tensor, name: str) -> int:
@@ -124,6 +131,8 @@ def _is_leaf(self: Tensor) -> bool:
 def _grad(self: Tensor) -> Tensor | None:
     handle = machine.grad_of(self._handle)
     if handle < 0:
+        if not self.is_leaf and not self.retains_grad:  # type: ignore[attr-defined]
+            warnings.warn(_NOT_A_LEAF, UserWarning, stacklevel=2)
         return None
     cached: Tensor | None = getattr(self, "_grad", None)
     if cached is None or cached._handle != handle:
@@ -139,10 +148,15 @@ def _set_grad(self: Tensor, value: Tensor | None) -> None:
         return
     if not isinstance(value, Tensor):
         raise TypeError(f"assigned grad expected to be a Tensor or None but got grad of type {type(value).__name__}")
-    if value.shape != self.shape or value.dtype is not self.dtype:
+    if value.shape != self.shape:
         raise RuntimeError(
-            f"assigned grad has data of a different size or type: got {list(value.shape)} ({value.dtype}), expected "
-            f"{list(self.shape)} ({self.dtype})"
+            f"attempting to assign a gradient of size '{list(value.shape)}' to a tensor of size '{list(self.shape)}'. "
+            "Please ensure that the gradient and the tensor are the same size"
+        )
+    if value.dtype is not self.dtype:
+        raise RuntimeError(
+            f"attempting to assign a gradient with dtype '{value.dtype}' to a tensor with dtype '{self.dtype}'. The "
+            "gradient must match the tensor's dtype."
         )
     machine.set_grad(self._handle, value._handle)
     self._grad = value
