@@ -137,8 +137,9 @@ declare(
 )
 
 
-def same_infer(st, frame):
-    """The results have the shape of the first operand."""
+@jit
+def set_same_shapes(st, frame):
+    """Give all results the shape of the first operand."""
     x = slot_of(st, input_slot(frame, 0))
     for k in range(MAX_OUTPUTS):
         if output_slot(frame, k) < 0:
@@ -148,6 +149,10 @@ def same_infer(st, frame):
         for d in range(x.ndim):
             shape_in(y)[d] = shape_in(x)[d]
     return 0
+
+
+def same_infer(st, frame):
+    return set_same_shapes(st, frame)
 
 
 def _per_count_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
@@ -331,4 +336,5 @@ __all__ = [
     "reduced_shape",
     "reduction_kernel",
     "same_infer",
+    "set_same_shapes",
 ]

@@ -30,7 +30,7 @@ from tapegrad.ops.reduction_rules import (
     reduced_shape,
     reduction_kernel,
 )
-from tapegrad.ops.registry import ALL_DTYPES, FLOATS, NUMBERS, OF_ENTRY, Op, declare, registry
+from tapegrad.ops.registry import ALL_DTYPES, FLOATS, OF_ENTRY, Op, declare, registry
 from tapegrad.runtime.dtype import dtype_of
 from tapegrad.runtime.errors import raise_status
 from tapegrad.runtime.handle import Tensor, wrap
@@ -250,7 +250,7 @@ def mean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any =
 def nanmean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """Return the mean of the elements that are not nan."""
     total = nansum(input, dim, keepdim, dtype=dtype)
-    return total / count_nonzero(call(registry["is_number"], input), dim, _keepdim=keepdim)  # type: ignore[operator,no-any-return]
+    return total / count(call(registry["is_number"], input), dim, keepdim)  # type: ignore[operator,no-any-return]
 
 
 @function()
@@ -404,10 +404,14 @@ def all(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     return _logical(_ALL, input, dim, keepdim)
 
 
+def count(input: Tensor, dim: Dims, keepdim: bool) -> Tensor:
+    return reduce(_COUNT, expect_tensor(input, "count_nonzero"), dim, keepdim, INT64)
+
+
 @function()
-def count_nonzero(input: Tensor, dim: Dims = None, *, _keepdim: bool = False) -> Tensor:
+def count_nonzero(input: Tensor, dim: Dims = None) -> Tensor:
     """Return how many elements are not zero."""
-    return reduce(_COUNT, expect_tensor(input, "count_nonzero"), dim, _keepdim, INT64)
+    return count(input, dim, False)
 
 
 def vector_norm(
@@ -427,7 +431,7 @@ def vector_norm(
     if ord == 2:
         return reduce(_NORM, x, dim, keepdim, code)
     if ord == 0:
-        return _in_dtype(count_nonzero(x, dim, _keepdim=keepdim), dtype_of(x.dtype))
+        return _in_dtype(count(x, dim, keepdim), dtype_of(x.dtype))
     size = functions["abs"](x)
     if math.isinf(ord):
         return (amax if ord > 0 else amin)(size, () if dim is None else dim, keepdim)
@@ -446,4 +450,4 @@ def norm(input: Tensor, p: Any = "fro", dim: Dims = None, keepdim: bool = False,
     return vector_norm(input, 2 if p in ("fro", None) else p, dim, keepdim, dtype=dtype)
 
 
-__all__ = ["NUMBERS", "ValuesIndices", "reduce", "vector_norm"]
+__all__ = ["ValuesIndices", "count", "reduce", "vector_norm"]

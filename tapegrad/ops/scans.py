@@ -24,7 +24,7 @@ from tapegrad.kernels.scan import (
 from tapegrad.native.dtypes import POINTERS, SCALARS
 from tapegrad.native.pointers import int64_at, stack_words
 from tapegrad.ops.calls import call, call_several, expect_tensor, function, functions, normal_dim, shape_of
-from tapegrad.ops.reduction_rules import MASK, extents, same_infer
+from tapegrad.ops.reduction_rules import MASK, extents, same_infer, set_same_shapes
 from tapegrad.ops.reductions import ValuesIndices
 from tapegrad.ops.registry import FLOATS, OF_ENTRY, Op, declare
 from tapegrad.ops.structural import like_second
@@ -272,7 +272,7 @@ def _extremum_kernel(largest: bool) -> Make:
 
 
 def _running_infer(st, frame):
-    status = same_infer(st, frame)
+    status = set_same_shapes(st, frame)
     slot_of(st, output_slot(frame, 1)).dtype = INT64
     return status
 
