@@ -373,10 +373,10 @@ ADDMM = _product(
     mm_infer,
     _folded_kernel(False),
     lambda g, y, x, w, c: (g.linear(w), x.mm_tn(g), g),
-    lambda x, w, c: c + x @ w,
+    lambda c, x, w: c + x @ w,
     "c + x w",
     inputs=("mat1", "mat2", "input"),
-    samples=lambda make: [((make(3, 4), make(4, 2), make(3, 2)),), ((make(3, 4), make(4, 2), make(3, 1)),)],
+    samples=lambda make: [((make(3, 2), make(3, 4), make(4, 2)),), ((make(3, 1), make(3, 4), make(4, 2)),)],
 )
 LINEAR = _product(
     "linear",

@@ -15,6 +15,7 @@ from tapegrad.ops import random_ops
 from tapegrad.ops.calls import call, call_in_place, expect_tensor, function, functions, ndim_of, shape_of, tensor_method
 from tapegrad.ops.creation import check_device, code_of, finish, shape_argument
 from tapegrad.ops.registry import Op
+from tapegrad.ops.views import expand as _expand
 from tapegrad.runtime.dtype import DTYPES
 from tapegrad.runtime.entry_points import FIELDS
 from tapegrad.runtime.errors import raise_status
@@ -239,7 +240,7 @@ def _range(name: str, low: int, high: int) -> tuple[int, int]:
 def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Any = None) -> Tensor:
     """Fill the tensor with ones of probability ``p`` (a number, or a tensor that broadcasts) and zeros."""
     if isinstance(p, Tensor):
-        probabilities = functions["expand"](p, shape_of(self))
+        probabilities = _expand(p, shape_of(self))
         functions["copy_"](self, _bernoulli_each(probabilities, generator))
         return self
     _check_probability(p)
