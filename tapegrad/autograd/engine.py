@@ -1,78 +1,24 @@
-"""backward and grad: gives the roots their cotangents, runs the machine's sweep, and answers what it asks of Python."""
+"""backward and grad: give the roots their cotangents, run a sweep, and hand out what it has found."""
 
 from __future__ import annotations
 
-import contextlib
-import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from tapegrad.autograd import anomaly, hooks
-from tapegrad.autograd.context import run_backward
+from tapegrad.autograd import hooks
+from tapegrad.autograd.sweeping import SLOT, run_sweep
 from tapegrad.ops.calls import functions, shape_of
-from tapegrad.runtime.errors import raise_status
 from tapegrad.runtime.handle import Tensor, wrap
-from tapegrad.runtime.layout import (
-    CALL_AFTER_ACCUMULATION,
-    CALL_CHECK,
-    CALL_HOOKS,
-    CALL_RULE,
-    HOOKED,
-    REQUIRES_GRAD,
-)
+from tapegrad.runtime.layout import REQUIRES_GRAD
 from tapegrad.runtime.machine import machine
 
-_SLOT, _PRODUCER = 0, 6
-
-
-@dataclass
-class _Sweep:
-    """A sweep that is running: what reaches these slots is handed to the caller."""
-
-    captured: dict[int, Tensor | None] = field(default_factory=dict)
-
-
-_OF_A_SWEEP = ("sweep_id", "pending", "leaf_head", "selective", "visiting_op", "visiting_site", "site")
-_one_at_a_time = threading.RLock()
 _CYCLE = (
     "Using backward() with create_graph=True will create a reference cycle between the parameter and its gradient which "
     "can cause a memory leak. We recommend using autograd.grad when creating the graph to avoid this. If you have to use "
     "this function, make sure to reset the .grad fields of your parameters to None after use to break the cycle and "
     "avoid the leak."
 )
-_running: list[_Sweep] = []
-_sweeps = 0
-
-
-def _answer(kind: int, a: int, b: int) -> int:
-    """Do what compiled code asks for; see the CALL_ constants of runtime/layout.py."""
-    if kind == CALL_HOOKS:
-        return _finish_cotangent(a, b)
-    if kind == CALL_RULE:
-        return run_backward(a, b)
-    if kind == CALL_AFTER_ACCUMULATION:
-        hooks.run_after_accumulation(a)
-        return 0
-    return anomaly.check_slot(a, b) if kind == CALL_CHECK else anomaly.note_site()
-
-
-machine.python_callbacks = _answer
-
-
-def _finish_cotangent(slot: int, cotangent: int) -> int:
-    """Run a slot's hooks on its finished cotangent and note it for the caller; return the slot that replaces it."""
-    gradient = wrap(machine.handle_of_slot(cotangent))
-    replaced = hooks.run_hooks(slot, gradient)
-    captured = _running[-1].captured
-    if slot in captured:
-        captured[slot] = replaced
-    if replaced is gradient:
-        return cotangent
-    return machine.retain_slot(replaced._handle)  # type: ignore[no-any-return]
 
 
 def _as_tuple(value: Any) -> tuple[Any, ...]:
@@ -107,87 +53,6 @@ def _root_gradient(k: int, root: Tensor, gradient: Tensor | None) -> Tensor:
     return gradient
 
 
-@contextlib.contextmanager
-def _fresh_sweep(create_graph: bool) -> Iterator[_Sweep]:
-    """Set the machine up for a sweep; one that runs inside of another's hook leaves the other as it was.
-
-    One thread sweeps at a time: another that calls backward() waits. ``sweeping`` also keeps the entries in their places.
-    """
-    global _sweeps
-    state = machine.state
-    with _one_at_a_time:
-        before = [int(state[name]) for name in _OF_A_SWEEP]
-        stashed = _stash_cotangents() if state["sweeping"] else None
-        _sweeps += 1
-        state["sweep_id"], state["pending"], state["leaf_head"], state["selective"] = _sweeps, 0, -1, 0
-        state["sweeping"] += 1
-        modes = machine.set_modes(int(create_graph))
-        sweep = _Sweep()
-        _running.append(sweep)
-        try:
-            yield sweep
-        finally:
-            _running.pop()
-            machine.set_modes(modes)
-            state["sweeping"] -= 1
-            for name, value in zip(_OF_A_SWEEP, before, strict=True):
-                state[name] = value
-            if stashed is not None:
-                _restore_cotangents(stashed)
-
-
-def _stash_cotangents() -> tuple[Any, Any, Any]:
-    slots = machine.table("slots")
-    waiting = np.flatnonzero((slots["cotangent"] >= 0) & (slots["serial"] >= 0))
-    stashed = waiting, slots["cotangent"][waiting].copy(), slots["next"][waiting].copy()
-    slots["cotangent"][waiting] = -1
-    return stashed
-
-
-def _restore_cotangents(stashed: tuple[Any, Any, Any]) -> None:
-    slots = machine.table("slots")
-    waiting, cotangents, following = stashed
-    slots["cotangent"][waiting] = cotangents
-    slots["next"][waiting] = following
-
-
-def _select(sweep: _Sweep, inputs: Sequence[Tensor], top: int) -> None:
-    """Restrict the sweep to what the inputs need, and have what reaches them noted."""
-    slots = machine.table("slots")
-    for tensor in inputs:
-        fields = machine.fields_of(tensor._handle)
-        sweep.captured[fields[_SLOT]] = None
-        slots["needed"][fields[_SLOT]] = machine.state["sweep_id"]
-        machine.set_flags(tensor._handle, HOOKED, 0)
-    machine.state["selective"] = 1
-    machine.mark_needed(top)
-
-
-def _run(
-    roots: Sequence[Tensor],
-    gradients: Sequence[Tensor],
-    inputs: Sequence[Tensor] | None,
-    retain_graph: bool,
-    create_graph: bool,
-    accumulate: bool,
-) -> _Sweep:
-    with _fresh_sweep(create_graph) as sweep:
-        top = max(machine.fields_of(root._handle)[_PRODUCER] for root in roots)
-        if inputs is not None:
-            _select(sweep, inputs, top)
-        status = 0
-        for root, gradient in zip(roots, gradients, strict=True):
-            status = status or machine.give(machine.fields_of(root._handle)[_SLOT], gradient._handle)
-        status = status or machine.sweep(top, int(retain_graph), int(accumulate))
-        for tensor in inputs or ():
-            hooks.update_flag(tensor)
-        if status < 0 and anomaly.is_anomaly_enabled():
-            anomaly.warn_of_visited()
-    if status < 0:
-        raise_status(status)
-    return sweep
-
-
 def backward(
     tensors: Any,
     grad_tensors: Any = None,
@@ -218,13 +83,13 @@ def backward(
     gradients = _root_gradients(roots, grad_tensors)
     retain = create_graph if retain_graph is None else retain_graph
     if inputs is None:
-        _run(roots, gradients, None, retain, create_graph, True)
+        run_sweep(roots, gradients, None, retain, create_graph, True)
         return
     chosen = _as_tuple(inputs)
     _check_inputs(chosen)
-    sweep = _run(roots, gradients, chosen, retain, create_graph, True)
+    sweep = run_sweep(roots, gradients, chosen, retain, create_graph, True)
     for tensor in chosen:
-        gradient = sweep.captured[machine.fields_of(tensor._handle)[_SLOT]]
+        gradient = sweep.captured[machine.fields_of(tensor._handle)[SLOT]]
         if not tensor.is_leaf and gradient is not None:
             hooks.add_to_grad(tensor, gradient)
 
@@ -269,8 +134,8 @@ def grad(
     gradients = _root_gradients(roots, grad_outputs)
     _check_inputs(chosen)
     retain = create_graph if retain_graph is None else retain_graph
-    sweep = _run(roots, gradients, chosen, retain, create_graph, False)
-    found = [sweep.captured[machine.fields_of(tensor._handle)[_SLOT]] for tensor in chosen]
+    sweep = run_sweep(roots, gradients, chosen, retain, create_graph, False)
+    found = [sweep.captured[machine.fields_of(tensor._handle)[SLOT]] for tensor in chosen]
     if materialize_grads:
         return tuple(
             functions["zeros_like"](tensor) if gradient is None else gradient

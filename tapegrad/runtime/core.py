@@ -20,12 +20,14 @@ from tapegrad.runtime.emit import emit
 from tapegrad.runtime.entry_points import ENTRY_POINTS
 from tapegrad.runtime.python_entries import PYTHON_ENTRY_POINTS
 from tapegrad.runtime.sweep import sweep
+from tapegrad.runtime.sweep_entries import SWEEP_ENTRY_POINTS
 
+_ALL = ENTRY_POINTS | PYTHON_ENTRY_POINTS | SWEEP_ENTRY_POINTS
 _FOUR_INTS = "int64(int64, int64, int64, int64)"
 
 CORE: dict[str, tuple[Callable[..., Any], str]] = {
     "emit": (emit, _FOUR_INTS),
-    **{f"entry.{name}": (function, SIGNATURE) for name, function in (ENTRY_POINTS | PYTHON_ENTRY_POINTS).items()},
+    **{f"entry.{name}": (function, SIGNATURE) for name, function in _ALL.items()},
     "sweep": (sweep, _FOUR_INTS),
 }
 _FOR_THE_HELPER = "sweep"

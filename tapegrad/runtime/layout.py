@@ -88,7 +88,7 @@ STATE = np.dtype(
             "emit_function release_function sweep_function resolve_callback python_callback drop_callback "
             "grad_enabled inference_enabled default_dtype thread thread_modes thread_count anomaly site visiting_op visiting_site "
             "arena arena_end bytes_live bytes_cached bytes_peak "
-            "release_head draining sweep_id sweeping pending leaf_head selective "
+            "release_head draining sweeps sweep_id sweeping pending leaf_head selective "
             "sequence_next family_next serial_next workspace check_bounds "
             "error_op error_slot0 error_slot1 error_value0 error_value1"
         ).split()
@@ -159,6 +159,8 @@ OP = np.dtype(
         ("writes", "i4"),
         ("unpromoted", "i4"),
         ("contiguous", "i4"),
+        ("accumulates", "i4"),  # the kernel can add to what its last operand holds; see sweep._accumulates
+        ("unused", "i4"),
         ("saves", "i4", (6,)),
         ("rule_rows", "i4"),
         ("infer", "i8"),

@@ -9,7 +9,7 @@ when none is left. A slot that waits holds a reference to its own row, so nothin
 from numba import types
 
 from tapegrad.native.cache import jit
-from tapegrad.native.pointers import call4, int64_at, stack_words
+from tapegrad.native.pointers import call2, call4, int64_at, stack_words
 from tapegrad.runtime.elementwise import run_elementwise, same_shape
 from tapegrad.runtime.emit import emit_one, kernel_of
 from tapegrad.runtime.layout import (
@@ -66,6 +66,9 @@ from tapegrad.runtime.memory import (
     slot_of_handle,
 )
 from tapegrad.runtime.threads import ask_python
+
+_GIVEN = -2  # stands for the result of a row that was added to a cotangent at once
+
 
 @jit
 def _emit_two(st, op, a, b, target):
@@ -278,11 +281,49 @@ def _fill_attributes(frame, at, rule, entry_words, operand):
 
 
 @jit
+def _cotangent_to_write(st, rule, frame):
+    """Return the cotangent of the operand that a row's result is for, if the row's kernel may add to it, else -1.
+
+    Nothing else may reach it, and the operands must be as the kernel needs them, since emit is passed by.
+    """
+    state = state_of(st)
+    spec = op_row(state.ops, rule.op)
+    words = int64_at(frame)
+    last = rule.count - 1
+    if not spec.accumulates or state.grad_enabled or rule.inputs[last] != REF_INPUT:
+        return types.int64(-1)
+    total = types.int64(slot_of(st, words[FRAME_INPUTS + last]).cotangent)
+    if total < 0 or not _is_sole_owner(st, total):
+        return types.int64(-1)
+    if slot_of(st, words[FRAME_INPUTS]).dtype != slot_of(st, total).dtype:
+        return types.int64(-1)
+    for k in range(last):
+        if (spec.contiguous >> k) & 1 and not slot_of(st, words[FRAME_INPUTS + k]).flags & CONTIGUOUS:
+            return types.int64(-1)
+    return total
+
+
+@jit
+def _add_to_cotangent(st, rule, frame, total):
+    """Run a row's kernel so that it adds to the cotangent ``total``; return 0 or a status."""
+    words = int64_at(frame)
+    words[0] = total
+    words[FRAME_INPUTS + rule.count - 1] = total
+    dtype = types.int64(slot_of(st, total).dtype)
+    kernel = kernel_of(st, types.int64(rule.op), dtype, dtype)
+    return call2(kernel, st, frame) if kernel != 0 else KERNEL_MISSING
+
+
+@jit
 def _run_row(st, rule, entry_words, operand, temporaries, rows):
     """Emit one row of a rule, or give its result to the operand it is for; return 0 or a status."""
     frame = stack_words(80)
     words = int64_at(frame)
     words[FRAME_INPUT_COUNT] = rule.count
+    kept = int64_at(temporaries)
+    if rule.op == GIVE and REF_TEMPORARY <= rule.inputs[0] < REF_CONSTANT:
+        if kept[rule.inputs[0] - REF_TEMPORARY] == _GIVEN:
+            return 0
     for k in range(rule.count):
         slot = _resolve(st, types.int64(rule.inputs[k]), entry_words, operand, temporaries, rows)
         if slot < -1:
@@ -296,10 +337,14 @@ def _run_row(st, rule, entry_words, operand, temporaries, rows):
                 return status
         return give(st, int64_at(entry_words)[FRAME_INPUTS + target], words[FRAME_INPUTS])
     _fill_attributes(frame, FRAME_INPUTS + rule.count, rule, entry_words, operand)
+    total = _cotangent_to_write(st, rule, frame) if operand < 0 else types.int64(-1)
+    if total >= 0:
+        kept[rule.target] = _GIVEN
+        return _add_to_cotangent(st, rule, frame, total)
     slot = call4(state_of(st).emit_function, st, types.int64(rule.op), frame, -1)
     if slot < 0:
         return slot
-    int64_at(temporaries)[rule.target] = slot
+    kept[rule.target] = slot
     for k in range(1, MAX_OUTPUTS):
         if words[k] >= 0:
             release(st, words[k])

@@ -1,0 +1,133 @@
+"""Runs one sweep of the machine at a time, and answers what compiled code asks of Python meanwhile."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tapegrad.autograd import anomaly, hooks
+from tapegrad.autograd.context import run_backward
+from tapegrad.runtime.errors import raise_status
+from tapegrad.runtime.handle import Tensor, wrap
+from tapegrad.runtime.layout import CALL_AFTER_ACCUMULATION, CALL_CHECK, CALL_HOOKS, CALL_RULE, HOOKED
+from tapegrad.runtime.machine import machine
+
+SLOT, _PRODUCER = 0, 6  # among fields_of
+
+
+@dataclass
+class Sweep:
+    """A sweep that is running: what reaches these slots is handed to the caller."""
+
+    captured: dict[int, Tensor | None] = field(default_factory=dict)
+
+
+_one_at_a_time = threading.RLock()  # another thread that calls backward() waits, its own nested ones do not
+_running: list[Sweep] = []
+
+
+def _answer(kind: int, a: int, b: int) -> int:
+    """Do what compiled code asks for; see the CALL_ constants of runtime/layout.py."""
+    if kind == CALL_HOOKS:
+        return _finish_cotangent(a, b)
+    if kind == CALL_RULE:
+        return run_backward(a, b)
+    if kind == CALL_AFTER_ACCUMULATION:
+        hooks.run_after_accumulation(a)
+        return 0
+    return anomaly.check_slot(a, b) if kind == CALL_CHECK else anomaly.note_site()
+
+
+machine.python_callbacks = _answer
+
+
+def _finish_cotangent(slot: int, cotangent: int) -> int:
+    """Run a slot's hooks on its finished cotangent and note it for the caller; return the slot that replaces it."""
+    gradient = wrap(machine.handle_of_slot(cotangent))
+    replaced = hooks.run_hooks(slot, gradient)
+    captured = _running[-1].captured
+    if slot in captured:
+        captured[slot] = replaced
+    if replaced is gradient:
+        return cotangent
+    return machine.retain_slot(replaced._handle)  # type: ignore[no-any-return]
+
+
+def _stash_cotangents() -> tuple[Any, Any, Any]:
+    """Take the cotangents that wait for the sweep around this one out of the slots."""
+    slots = machine.table("slots")
+    waiting = np.flatnonzero((slots["cotangent"] >= 0) & (slots["serial"] >= 0))
+    stashed = waiting, slots["cotangent"][waiting].copy(), slots["next"][waiting].copy()
+    slots["cotangent"][waiting] = -1
+    return stashed
+
+
+def _restore_cotangents(stashed: tuple[Any, Any, Any]) -> None:
+    slots = machine.table("slots")
+    waiting, cotangents, following = stashed
+    slots["cotangent"][waiting] = cotangents
+    slots["next"][waiting] = following
+
+
+def _select(sweep: Sweep, inputs: Sequence[Tensor], top: int) -> None:
+    """Restrict the sweep to what the inputs need, and have what reaches them noted."""
+    slots = machine.table("slots")
+    for tensor in inputs:
+        slot = machine.fields_of(tensor._handle)[SLOT]
+        sweep.captured[slot] = None
+        slots["needed"][slot] = machine.state["sweep_id"]
+        machine.set_flags(tensor._handle, HOOKED, 0)
+    machine.state["selective"] = 1
+    machine.mark_needed(top)
+
+
+def run_sweep(
+    roots: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    inputs: Sequence[Tensor] | None,
+    retain_graph: bool,
+    create_graph: bool,
+    accumulate: bool,
+) -> Sweep:
+    """Give the roots their cotangents and sweep; one that runs inside of another's hook leaves the other as it was."""
+    with _one_at_a_time:
+        around = machine.begin_sweep(int(create_graph))
+        stashed = _stash_cotangents() if around[0] else None
+        sweep = Sweep()
+        _running.append(sweep)
+        try:
+            _go(sweep, roots, gradients, inputs, int(retain_graph), int(accumulate))
+        finally:
+            _running.pop()
+            machine.end_sweep(*around)
+            if stashed is not None:
+                _restore_cotangents(stashed)
+    return sweep
+
+
+def _go(
+    sweep: Sweep,
+    roots: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    inputs: Sequence[Tensor] | None,
+    retain_graph: int,
+    accumulate: int,
+) -> None:
+    places = [machine.fields_of(root._handle) for root in roots]
+    top = max([place[_PRODUCER] for place in places])
+    if inputs is not None:
+        _select(sweep, inputs, top)
+    status = 0
+    for place, gradient in zip(places, gradients, strict=True):
+        status = status or machine.give(place[SLOT], gradient._handle)
+    status = status or machine.sweep(top, retain_graph, accumulate)
+    for tensor in inputs or ():
+        hooks.update_flag(tensor)
+    if status < 0:
+        if anomaly.is_anomaly_enabled():
+            anomaly.warn_of_visited()
+        raise_status(status)
