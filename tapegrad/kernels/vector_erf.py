@@ -1,4 +1,4 @@
-"""Error functions and gelu as straight-line code.
+"""Error functions as straight-line code.
 
 erf is a polynomial up to 1 and 1 - 2**polynomial beyond. The tails that must keep their relative accuracy come from
 erfcx(t) = e**(t*t) erfc(t), smooth over the whole half-line: (t + a) erfcx(t) is a polynomial in u = (t - a) / (t + a)
@@ -12,7 +12,6 @@ from tapegrad.kernels.vector_exp import (
     exp2_of_small,
     expm1_reduced,
     integer_of,
-    logistic_product,
     power_of_two,
     reduce_exp,
     scale_shifted,
@@ -20,7 +19,6 @@ from tapegrad.kernels.vector_exp import (
 )
 from tapegrad.kernels.vector_primitives import (
     absolute,
-    clamp,
     constant,
     copysign,
     elementary,
@@ -31,14 +29,8 @@ from tapegrad.kernels.vector_primitives import (
     select,
 )
 
-_HALF = constant(0.5)
 _ERF_ONE = constant(3.95, 5.95)  # erf rounds to 1 from here on
 _ERFC_ZERO = constant(12.0, 30.0)
-_GELU_ZERO = constant(16.0, 40.0)
-_GELU_SCALE = constant(1.5957691669464111, 1.5957691216057308)  # 2 sqrt(2 / pi)
-_GELU_SCALE_LOW = constant(-4.534068042105272e-08, -9.96930880911092e-17)
-_CUBIC = constant(0.044714998453855515, 0.044715)  # 0.044715
-_CUBIC_LOW = constant(1.5461444854736329e-09, 2.1960211427085595e-18)
 
 # erf(x) / x - 1 in x**2, |x| <= 1: relative errors of erf 2**-29.6 and 2**-62.7
 _ERF_SMALL = polynomial(
@@ -140,47 +132,6 @@ _ERFCX = polynomial(
         1.0238209284216142e-09,
     ],
 )
-# (t + a) e**(t*t/2) Phi(-t) in u, t <= 14.6 and 38.9, Phi the normal distribution function: 2**-27.0 and 2**-57.9
-_PHI_CENTRE = constant(3.25, 5.625)
-_PHI = polynomial(
-    [
-        0.7374383807182312,
-        -0.5394867062568665,
-        0.27445387840270996,
-        -0.08092449605464935,
-        0.0010974416509270668,
-        0.008304351009428501,
-        -0.00116423808503896,
-        -0.0010515890317037702,
-        0.00014374792226590216,
-        0.00012767854786943644,
-    ],
-    [
-        0.7747463368642883,
-        -0.689469396748793,
-        0.5445305529799671,
-        -0.3793680052593138,
-        0.23070730075414725,
-        -0.12032011607501009,
-        0.05215715695041646,
-        -0.017638971129297795,
-        0.003904093226591538,
-        -8.460869120592283e-05,
-        -0.00032854769348436645,
-        0.00011458815212585646,
-        1.9824217943204914e-06,
-        -1.3428914669094365e-05,
-        2.735024755307446e-06,
-        1.1595451104602517e-06,
-        -5.4377263516375e-07,
-        -8.686360207859956e-08,
-        8.31000375460969e-08,
-        7.042115485948223e-09,
-        -1.0247196313580248e-08,
-        -8.688456925505975e-10,
-        5.799323754694849e-10,
-    ],
-)
 
 
 @helper
@@ -227,28 +178,3 @@ def erfc(x):
     u, v, e = map_half_line(t, _CENTRE(t))
     y = tail(t, t, _ERFCX(u) * v, e)
     return select(x < ZERO(x), TWO(x) - y, y)
-
-
-@elementary
-def gelu(x):
-    """Return x times the normal distribution function of x, accurate where that is tiny: max(x, 0) - |x| Phi(-|x|)."""
-    t = half_line(x, _GELU_ZERO(x))
-    u, v, e = map_half_line(t, _PHI_CENTRE(t))
-    return select(x < ZERO(x), ZERO(x), x) - tail(_HALF(t) * t, t, t * v * _PHI(u), e)
-
-
-@elementary
-def gelu_tanh(x):
-    """Return gelu's approximation x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x**3))) (Hendrycks and Gimpel, 2016).
-
-    It is x / (1 + e**-z) with z = 2 sqrt(2/pi) x (1 + 0.044715 x**2): z in two parts, for the tail's relative accuracy.
-    """
-    b = clamp(x, -_GELU_ZERO(x), _GELU_ZERO(x))
-    square = b * b
-    square_low = fma(b, b, -square)
-    w = muladd(_CUBIC(b), square, ONE(b))
-    w_low = fma(_CUBIC(b), square, ONE(b) - w) + muladd(_CUBIC(b), square_low, _CUBIC_LOW(b) * square)
-    v = _GELU_SCALE(b) * b
-    v_low = fma(_GELU_SCALE(b), b, -v) + _GELU_SCALE_LOW(b) * b
-    z = v * w
-    return logistic_product(x, z, fma(v, w, -z) + muladd(v, w_low, v_low * w))

@@ -184,7 +184,7 @@ def logistic_product(x, z, low):
     far = t > _LOGISTIC_ZERO(t)
     shifted, r = reduce_exp(-select(far, _LOGISTIC_ZERO(t), t))
     r = r - copysign(select(far, ZERO(t), absolute(low)), low * z)
-    bounded = clamp(x, -_LOGISTIC_ZERO(t), INFINITY(t))  # 0 * inf would be nan
+    bounded = select(x < -_LOGISTIC_ZERO(t), (x - x) - _LOGISTIC_ZERO(t), x)  # -inf gives nan, as -inf * 0 does
     p = expm1_reduced(r)
     tail = scale_shifted(muladd(p, bounded, bounded), shifted)
     return select(z < ZERO(z), tail, x) / (ONE(t) + scale_shifted(ONE(t) + p, shifted))

@@ -3,15 +3,17 @@
 Inside a kernel ``exp(x)`` with x float32 or float64 gives the same dtype. From Python, the same code runs on arrays.
 """
 
-from tapegrad.kernels.vector_erf import erf, erfc, gelu, gelu_tanh
+from tapegrad.kernels.vector_erf import erf, erfc
 from tapegrad.kernels.vector_exp import exp, exp2, expm1, sigmoid, silu
+from tapegrad.kernels.vector_gelu import gelu, gelu_tanh
 from tapegrad.kernels.vector_hyperbolic import acosh, asinh, atanh, cosh, sinh, tanh
 from tapegrad.kernels.vector_inverse_trig import acos, asin, atan, atan2
 from tapegrad.kernels.vector_log import log, log1p, log2, log10, log_sigmoid, softplus
-from tapegrad.kernels.vector_pow import fmod, pow, remainder
+from tapegrad.kernels.vector_pow import pow
 from tapegrad.kernels.vector_primitives import constant, elementary, square_root
+from tapegrad.kernels.vector_remainder import fmod, remainder
 from tapegrad.kernels.vector_special import digamma, erfinv, lgamma
-from tapegrad.kernels.vector_trig import cos, sin, tan
+from tapegrad.kernels.vector_trig_far import cos, sin, tan
 
 _ONE = constant(1.0)
 

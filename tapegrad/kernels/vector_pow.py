@@ -1,4 +1,4 @@
-"""pow, fmod and remainder as straight-line code.
+"""pow as straight-line code.
 
 x**y = 2**(y log2 |x|). An error of the logarithm is multiplied by up to 1075, so float32 works in float64, and float64
 carries the logarithm as a sum of two doubles: with s = f / (2 + f), log(1 + f) = s (2 + 2/3 s**2 + s**4 R(s**2)).
@@ -24,7 +24,6 @@ from tapegrad.kernels.vector_primitives import (
     constant,
     elementary,
     elementary_of,
-    exact_remainder,
     floor,
     fma,
     muladd,
@@ -134,16 +133,3 @@ def pow(x, y):
     root = (x < ZERO(x)) & (a < INFINITY(x)) & (absolute(y) < INFINITY(x))
     m = select(root & (floor(y) != y), NAN(x), m)
     return select(one, ONE(x), m)
-
-
-@elementary
-def fmod(x, y):
-    """Return the exact remainder of x / y with the sign of x."""
-    return exact_remainder(x, y)
-
-
-@elementary
-def remainder(x, y):
-    """Return the remainder of x / y with the sign of y."""
-    r = exact_remainder(x, y)
-    return select((r != ZERO(x)) & ((r < ZERO(x)) != (y < ZERO(x))), r + y, r)

@@ -19,7 +19,7 @@ from tapegrad.kernels.vector_primitives import (
     select,
     square_root,
 )
-from tapegrad.kernels.vector_trig import sin, tan
+from tapegrad.kernels.vector_trig import sin_near, tan_near
 
 _HALF_LOG_2PI = 0.9189385332046728
 _PI = 3.141592653589793
@@ -230,7 +230,7 @@ def _lgamma(x):
     t = absolute(x)
     y = _lgamma_positive(t)
     # lgamma(-t) = log(pi / (t |sin(pi t)|)) - lgamma(t)
-    sine = absolute(sin(_PI * (t - nearest(t))))
+    sine = absolute(sin_near(_PI * (t - nearest(t))))
     reflected = log(_PI / (t * sine)) - y
     whole = floor(t) == t
     negative = select(whole, INFINITY(t), select(t < 1e-20, y, reflected))
@@ -263,7 +263,7 @@ def _digamma(x):
     negative = x < 0.0
     y = _digamma_positive(select(negative, 1.0 - x, x))  # digamma(x) = digamma(1 - x) - pi / tan(pi x)
     fraction = x - nearest(x)
-    y = y - select(negative, _PI / tan(_PI * fraction), 0.0)
+    y = y - select(negative, _PI / tan_near(_PI * fraction), 0.0)
     y = select(negative & (fraction == 0.0), NAN(x), y)
     return select(x == 0.0, copysign(INFINITY(x), -x), y)
 
