@@ -12,6 +12,7 @@ import pytest
 from numba import cfunc
 from scipy import special
 
+import tapegrad as tg
 from tapegrad.kernels import vector_math
 from tapegrad.kernels.loops import Repair, make_loop
 from tapegrad.kernels.vector_remainder import fmod_near, has_far_quotient, remainder_near
@@ -425,6 +426,18 @@ def test_special_values_are_those_of_torch(name, dtype):
     want = [renamed.get(name, getattr(torch, name, None))(torch.from_numpy(x[k : k + 1])).item() for k in range(5)]
     got = kernel(name, dtype)(x)
     np.testing.assert_allclose(got, np.array(want, dtype), rtol=2 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("name", ["sin", "cos", "tan", "sinc", "fmod", "remainder", "floor_divide"])
+def test_ops_repair_what_their_fast_formula_cannot_do(name, dtype):
+    torch = pytest.importorskip("torch")
+    x = np.array([0.5, 1e9, 1.5, np.finfo(dtype).max, -1e30, np.inf, np.nan, -3], dtype)
+    z = np.array([0.3, 1e-5, np.inf, 7, 3, 2, 1, 0], dtype)
+    operands = (x,) if name in ("sin", "cos", "tan", "sinc") else (x, z)
+    got = getattr(tg, name)(*(tg.tensor(v) for v in operands)).numpy()
+    want = getattr(torch, name)(*(torch.from_numpy(v) for v in operands)).numpy()
+    np.testing.assert_allclose(got, want, rtol=8 * np.finfo(dtype).eps)
 
 
 AWKWARD = [0.0, -0.0, 1, -1, 2, -2, 3, -3, 0.5, -0.5, 1.5, -1.5, np.inf, -np.inf, np.nan, 1e30, -1e30, 1e-30, 2.0**-140]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.kernels.loops import make_loop
+from tapegrad.kernels.loops import Repair, make_loop
 from tapegrad.ops.calls import PYTHON_NUMBERS, call, call_in_place, functions
 from tapegrad.ops.registry import ALL_DTYPES, FLOATS, INTEGERS, Op, declare
 from tapegrad.runtime.errors import raise_status
@@ -30,6 +30,7 @@ def elementwise(
     vjp: Callable[..., Any] | None = None,
     fixed: Mapping[str, int] | None = None,
     scalars: Mapping[str, float | None] | None = None,
+    repair: Repair | None = None,
     in_place: bool = True,
     operators: tuple[str, ...] = (),
     aliases: tuple[str, ...] = (),
@@ -48,6 +49,7 @@ def elementwise(
         fixed: operands that keep a dtype of their own, with its code.
         scalars: further operands that are always numbers, with their defaults (None: no default). A rule gets them
             after the tensors; kernels load them once.
+        repair: what computes the floats for which ``formula`` fails.
         in_place: whether there is a form ``name_`` that writes into the first operand.
         operators: special methods that are this function (``__add__``).
         aliases: further names in torch.
@@ -60,7 +62,8 @@ def elementwise(
     def kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
         chosen = formula if callable(formula) else formula[_category(dtype, formula)]
         dtypes_in = tuple(fixed.get(operand_name, dtype) for operand_name in operands)
-        return make_loop(chosen, dtypes_in, result_dtype, scalars=len(scalars))
+        repaired = repair if 1 << dtype & FLOATS else None
+        return make_loop(chosen, dtypes_in, result_dtype, scalars=len(scalars), repair=repaired)
 
     op = declare(
         Op(

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tapegrad.kernels.loops import like
+from tapegrad.kernels.loops import Repair, like
 from tapegrad.kernels.vector_math import (
     acos,
     acosh,
@@ -11,14 +11,13 @@ from tapegrad.kernels.vector_math import (
     atan,
     atan2,
     atanh,
-    cos,
     cosh,
-    sin,
     sinh,
-    tan,
     tanh,
 )
 from tapegrad.kernels.vector_primitives import select
+from tapegrad.kernels.vector_trig import cos_near, is_far, sin_near, tan_near
+from tapegrad.kernels.vector_trig_far import cos_far, sin_far, tan_far
 from tapegrad.ops.elementwise import elementwise
 from tapegrad.ops.registry import FLOATS
 from tapegrad.runtime.layout import FLOATING
@@ -27,8 +26,9 @@ PI = float(np.pi)
 
 elementwise(
     "sin",
-    lambda x: sin(x),
+    lambda x: sin_near(x),
     result=FLOATING,
+    repair=Repair(lambda x: is_far(x), lambda x: sin_far(x)),
     vjp=lambda g, y, x: g * x.cos(),
     reference=np.sin,
     math="sin x",
@@ -36,8 +36,9 @@ elementwise(
 )
 elementwise(
     "cos",
-    lambda x: cos(x),
+    lambda x: cos_near(x),
     result=FLOATING,
+    repair=Repair(lambda x: is_far(x), lambda x: cos_far(x)),
     vjp=lambda g, y, x: -(g * x.sin()),
     reference=np.cos,
     math="cos x",
@@ -45,8 +46,9 @@ elementwise(
 )
 elementwise(
     "tan",
-    lambda x: tan(x),
+    lambda x: tan_near(x),
     result=FLOATING,
+    repair=Repair(lambda x: is_far(x), lambda x: tan_far(x)),
     vjp=lambda g, y, x: g * (1.0 + y * y),
     reference=np.tan,
     samples=[(-1.2, 1.2)],
@@ -184,21 +186,29 @@ elementwise(
 )
 
 
-def _sinc(x):
-    z = x * like(PI, x)
-    return select(z == 0, like(1, x), sin(z) / z)
+def _sinc_by(sine):
+    def sinc(x):
+        z = x * like(PI, x)
+        return select(z == 0, like(1, x), sine(z) / z)
+
+    return sinc
 
 
-def _sinc_slope(g, x):
+def _sinc_slope_by(sine, cosine):
     """(z cos z - sin z) / (x z), z = pi x; 0 at 0, as in torch."""
-    z = x * like(PI, x)
-    return select(z == 0, like(0, x), g * ((z * cos(z) - sin(z)) / (z * x)))
+
+    def sinc_slope(g, x):
+        z = x * like(PI, x)
+        return select(z == 0, like(0, x), g * ((z * cosine(z) - sine(z)) / (z * x)))
+
+    return sinc_slope
 
 
 elementwise(
     "sinc",
-    _sinc,
+    _sinc_by(sin_near),
     result=FLOATING,
+    repair=Repair(lambda x: is_far(x * like(PI, x)), _sinc_by(sin_far)),
     vjp=lambda g, y, x: g.sinc_backward(x),
     reference=np.sinc,
     samples=[(-2, 2, 0)],
@@ -207,9 +217,10 @@ elementwise(
 )
 elementwise(
     "sinc_backward",
-    _sinc_slope,
+    _sinc_slope_by(sin_near, cos_near),
     inputs=("gradient", "input"),
     dtypes=FLOATS,
+    repair=Repair(lambda g, x: is_far(x * like(PI, x)), _sinc_slope_by(sin_far, cos_far)),
     # sinc'' = -(pi^2 sinc + 2 sinc' / x)
     vjp=lambda h, gx, g, x: (
         h.sinc_backward(x),
