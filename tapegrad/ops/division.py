@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.kernels.loops import like
-from tapegrad.kernels.vector_math import fmod as fmod_of
-from tapegrad.kernels.vector_math import remainder as remainder_of
+from tapegrad.kernels.loops import Repair, like
 from tapegrad.kernels.vector_primitives import floor, select, truncate
+from tapegrad.kernels.vector_remainder import fmod as fmod_exact
+from tapegrad.kernels.vector_remainder import fmod_near, has_far_quotient, remainder_near
+from tapegrad.kernels.vector_remainder import remainder as remainder_exact
 from tapegrad.native.cache import jit
 from tapegrad.ops.calls import PYTHON_NUMBERS, call, call_in_place, function, functions, tensor_method
 from tapegrad.ops.elementwise import elementwise
@@ -37,16 +38,19 @@ def _floor_integers(x, w):
     return -x if w == -1 else x // w
 
 
-@jit
-def _floor_floats(x, w):
+def _floor_by(fmod_of):
     """The quotient of x - remainder, which is within rounding of an integer, as CPython computes it."""
-    r = fmod_of(x, w)
-    q = (x - r) / w
-    q = select((r != 0) & ((w < 0) != (r < 0)), q - like(1, q), q)
-    whole = floor(q)
-    whole = select(q - whole > like(0.5, q), whole + like(1, q), whole)
-    whole = select(q == 0, like(0, q) * (x / w), whole)
-    return select(w == 0, x / w, whole)
+
+    def floor_floats(x, w):
+        r = fmod_of(x, w)
+        q = (x - r) / w
+        q = select((r != 0) & ((w < 0) != (r < 0)), q - like(1, q), q)
+        whole = floor(q)
+        whole = select(q - whole > like(0.5, q), whole + like(1, q), whole)
+        whole = select(q == 0, like(0, q) * (x / w), whole)
+        return select(w == 0, x / w, whole)
+
+    return floor_floats
 
 
 @jit
@@ -70,9 +74,10 @@ def _truncate_integers(x, w):
 
 _floor_divide = elementwise(
     "floor_divide",
-    {"integer": lambda x, w: _floor_integers(x, w), "float": lambda x, w: _floor_floats(x, w)},
+    {"integer": lambda x, w: _floor_integers(x, w), "float": _floor_by(fmod_near)},
     inputs=TWO,
     dtypes=NUMBERS,
+    repair=Repair(lambda x, w: has_far_quotient(x, w), _floor_by(fmod_exact)),
     vjp=lambda g, y, x, w: (g.zeros_like(), g.zeros_like()),
     public=False,
     reference=np.floor_divide,
@@ -81,9 +86,10 @@ _floor_divide = elementwise(
 )
 _remainder = elementwise(
     "remainder",
-    {"integer": lambda x, w: _modulo_integers(x, w), "float": lambda x, w: remainder_of(x, w)},
+    {"integer": lambda x, w: _modulo_integers(x, w), "float": lambda x, w: remainder_near(x, w)},
     inputs=TWO,
     dtypes=NUMBERS,
+    repair=Repair(lambda x, w: has_far_quotient(x, w), lambda x, w: remainder_exact(x, w)),
     vjp=lambda g, y, x, w: (g, -(g * x.floor_divide(w))),
     public=False,
     reference=np.remainder,
@@ -92,9 +98,10 @@ _remainder = elementwise(
 )
 _fmod = elementwise(
     "fmod",
-    {"integer": lambda x, w: _fmod_integers(x, w), "float": lambda x, w: fmod_of(x, w)},
+    {"integer": lambda x, w: _fmod_integers(x, w), "float": lambda x, w: fmod_near(x, w)},
     inputs=TWO,
     dtypes=NUMBERS,
+    repair=Repair(lambda x, w: has_far_quotient(x, w), lambda x, w: fmod_exact(x, w)),
     vjp=lambda g, y, x, w: (g, -(g * x.div_trunc(w))),
     public=False,
     reference=np.fmod,
