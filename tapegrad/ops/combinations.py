@@ -4,11 +4,11 @@ from typing import Any
 
 from tapegrad.kernels.loops import like
 from tapegrad.kernels.vector_primitives import absolute, select
+from tapegrad.native.dtypes import FLOAT32
 from tapegrad.ops.calls import call, call_in_place, expect_tensor, function, functions
 from tapegrad.ops.elementwise import elementwise, number
 from tapegrad.ops.registry import FLOATS, NUMBERS, Op, registry
 from tapegrad.runtime.handle import Tensor
-from tapegrad.runtime.layout import FLOAT32
 from tapegrad.runtime.machine import machine
 
 TWO = ("input", "other")
@@ -44,7 +44,7 @@ def _has_float(*operands: Any) -> bool:
 
 
 def _finish(result: Tensor, out: Tensor | None) -> Tensor:
-    return result if out is None else functions["_write_out"](out, result)  # type: ignore[no-any-return]
+    return result if out is None else functions["_write_out"](out, result)
 
 
 def _expect_one(input: Any, other: Any, name: str) -> None:

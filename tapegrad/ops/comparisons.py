@@ -6,10 +6,11 @@ import numpy as np
 
 from tapegrad.kernels.loops import like
 from tapegrad.kernels.vector_primitives import absolute
+from tapegrad.native.dtypes import FLOAT64
 from tapegrad.ops.calls import call, expect_tensor, function, functions, shape_of
 from tapegrad.ops.elementwise import elementwise
 from tapegrad.runtime.handle import Tensor
-from tapegrad.runtime.layout import FLOAT64, TO_BOOL
+from tapegrad.runtime.layout import TO_BOOL
 from tapegrad.runtime.machine import machine
 
 TWO = ("input", "other")

@@ -10,11 +10,11 @@ from tapegrad.kernels.vector_remainder import fmod as fmod_exact
 from tapegrad.kernels.vector_remainder import fmod_near, has_far_quotient, remainder_near
 from tapegrad.kernels.vector_remainder import remainder as remainder_exact
 from tapegrad.native.cache import jit
+from tapegrad.native.dtypes import FLOAT32
 from tapegrad.ops.calls import PYTHON_NUMBERS, call, call_in_place, function, functions, tensor_method
 from tapegrad.ops.elementwise import elementwise
 from tapegrad.ops.registry import NUMBERS, Op, registry
 from tapegrad.runtime.handle import Tensor
-from tapegrad.runtime.layout import FLOAT32
 from tapegrad.runtime.machine import machine
 
 TWO = ("input", "other")
@@ -141,7 +141,7 @@ def _divide(op: Op, input: Any, other: Any, out: Tensor | None = None) -> Tensor
     if not isinstance(input, Tensor) and not isinstance(other, Tensor):
         raise TypeError(f"{op.name}(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}")
     result = call(op, input, other)
-    return result if out is None else functions["_write_out"](out, result)  # type: ignore[no-any-return]
+    return result if out is None else functions["_write_out"](out, result)
 
 
 def _divide_in_place(op: Op, input: Tensor, other: Any) -> Tensor:
@@ -226,7 +226,7 @@ def div(
     if rounding_mode is not None or not isinstance(input, Tensor):
         return _divide(op, input, other, out) if rounding_mode else functions["true_divide"](input, other, out=out)
     result = call(op, input, other)
-    return result if out is None else functions["_write_out"](out, result)  # type: ignore[no-any-return]
+    return result if out is None else functions["_write_out"](out, result)
 
 
 @function(aliases=("divide_",))

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from tapegrad.kernels.loops import Repair, make_loop
+from tapegrad.native.dtypes import BOOL, FLOAT32
 from tapegrad.ops.calls import PYTHON_NUMBERS, call, call_in_place, functions
 from tapegrad.ops.registry import ALL_DTYPES, FLOATS, INTEGERS, Op, declare
 from tapegrad.runtime.errors import raise_status
 from tapegrad.runtime.handle import Tensor, wrap
-from tapegrad.runtime.layout import BOOL, FLOAT32, SAME, TO_BOOL
+from tapegrad.runtime.layout import SAME, TO_BOOL
 from tapegrad.runtime.machine import machine
 
 _emit, _new = machine.emit, object.__new__
@@ -124,7 +125,7 @@ def _publish(
 def _function(op: Op, scalars: Mapping[str, float | None], parameters: list[Parameter]) -> Callable[..., Any]:
     code, name = op.code, op.name
 
-    def unary(input, *, out=None):  # type: ignore[no-untyped-def]
+    def unary(input, *, out=None):
         if not isinstance(input, Tensor):
             raise TypeError(f"{name}(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}")
         handle = _emit(code, 1, input._handle)
@@ -132,13 +133,24 @@ def _function(op: Op, scalars: Mapping[str, float | None], parameters: list[Para
             raise_status(handle)
         return wrap(handle) if out is None else _into(out, wrap(handle))
 
-    def several(out, *args):  # type: ignore[no-untyped-def]
+    def two(out, input, other):
+        if out is not None or not isinstance(input, Tensor) or not isinstance(other, Tensor):
+            return several(out, input, other)
+        handle = _emit(code, 2, input._handle, other._handle)
+        if handle < 0:
+            raise_status(handle)
+        return wrap(handle)
+
+    def several(out, *args):
         if not any(isinstance(arg, Tensor) for arg in args):
             raise TypeError(f"{name}(): argument 'input' (position 1) must be Tensor, not {type(args[0]).__name__}")
         result = call(op, *args)
         return result if out is None else _into(out, result)
 
-    return unary if len(op.inputs) == 1 else _with_signature(several, "out", ["*", "out=None"], scalars, parameters)
+    if len(op.inputs) == 1:
+        return unary
+    body = two if len(op.inputs) == 2 and not scalars else several
+    return _with_signature(body, "out", ["*", "out=None"], scalars, parameters)
 
 
 def _with_signature(
@@ -151,15 +163,15 @@ def _with_signature(
     """Return ``body`` behind a function of the given parameters: Python binds them faster than ``*args, **named``."""
     values = [f"number({p.name})" if p.name in scalars else p.name for p in parameters]
     source = f"lambda {', '.join([*map(str, parameters), *after])}: body({', '.join(filter(None, [before, *values]))})"
-    return eval(source, {"body": body, "number": number})  # type: ignore[no-any-return]
+    return eval(source, {"body": body, "number": number})
 
 
 def number(value: Any) -> bool | int | float:
     """Return the Python number that an argument is, or that a tensor of one element holds."""
     if type(value) in PYTHON_NUMBERS:
-        return value  # type: ignore[no-any-return]
+        return value
     if isinstance(value, Tensor | np.generic):
-        return value.item()  # type: ignore[no-any-return, union-attr]
+        return value.item()
     if isinstance(value, PYTHON_NUMBERS):
         return value + 0
     raise TypeError(f"expected a number, got {type(value).__name__}")
@@ -172,11 +184,11 @@ def number_for(tensor: Tensor, value: Any) -> bool | int | float:
 
 
 def _into(out: Tensor, result: Tensor) -> Tensor:
-    return functions["_write_out"](out, result)  # type: ignore[no-any-return]
+    return functions["_write_out"](out, result)
 
 
 def _in_place_function(op: Op, scalars: Mapping[str, float | None], parameters: list[Parameter]) -> Callable[..., Any]:
-    def in_place(input, *others):  # type: ignore[no-untyped-def]
+    def in_place(input, *others):
         return call_in_place(op, input, input, *others)
 
     return _with_signature(in_place, "", [], scalars, parameters)
@@ -189,18 +201,18 @@ def _operator(op: Op, name: str) -> Callable[..., Any]:
         return lambda self: call(op, self)
     if name.startswith("__i") and name not in ("__invert__",):
 
-        def in_place(self, other):  # type: ignore[no-untyped-def]
+        def in_place(self, other):
             return call_in_place(op, self, self, other)
 
         return in_place
     if name.startswith("__r") and name not in ("__rshift__",):
 
-        def reflected(self, other):  # type: ignore[no-untyped-def]
+        def reflected(self, other):
             return call(op, other, self) if isinstance(other, _OPERANDS) else NotImplemented
 
         return reflected
 
-    def operator(self, other):  # type: ignore[no-untyped-def]
+    def operator(self, other):
         if isinstance(other, Tensor):
             handle = _emit(code, 2, self._handle, other._handle)
         elif type(other) in PYTHON_NUMBERS:

@@ -200,7 +200,7 @@ def clamp(
     """
     op, bounds = _clamping(min, max)
     result = call(op, expect_tensor(input, "clamp"), *bounds)
-    return result if out is None else functions["_write_out"](out, result)  # type: ignore[no-any-return]
+    return result if out is None else functions["_write_out"](out, result)
 
 
 @function(aliases=("clip_",))

@@ -8,11 +8,12 @@ from tapegrad.kernels.loops import like
 from tapegrad.kernels.vector_math import log, rsqrt, sqrt
 from tapegrad.kernels.vector_math import pow as power
 from tapegrad.kernels.vector_primitives import absolute, select
+from tapegrad.native.dtypes import FLOAT32, FLOAT64
 from tapegrad.ops.calls import call, call_in_place, function, functions, tensor_method, write_back
 from tapegrad.ops.elementwise import elementwise
 from tapegrad.ops.registry import FLOATS, NUMBERS, Op, registry
 from tapegrad.runtime.handle import Tensor
-from tapegrad.runtime.layout import FLOAT32, FLOAT64, FLOATING
+from tapegrad.runtime.layout import FLOATING
 from tapegrad.runtime.machine import machine
 
 BASE_AND_EXPONENT = ("input", "exponent")
@@ -192,7 +193,7 @@ def pow(input: Tensor | float, exponent: Tensor | float, *, out: Tensor | None =
     if short is None and not isinstance(input, Tensor) and not isinstance(exponent, Tensor):
         raise TypeError(f"pow(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}")
     result = call(_power, input, exponent) if short is None else call(short, input)
-    return result if out is None else functions["_write_out"](out, result)  # type: ignore[no-any-return]
+    return result if out is None else functions["_write_out"](out, result)
 
 
 @function()

@@ -5,7 +5,7 @@ import numpy as np
 from tapegrad.kernels.loops import like
 from tapegrad.kernels.vector_primitives import absolute, floor, nearest, select, truncate
 from tapegrad.kernels.vector_primitives import copysign as copysign_of
-from tapegrad.ops.calls import call, call_in_place, expect_tensor, function, functions
+from tapegrad.ops.calls import call, call_in_place, expect_tensor, function, functions, tensor_method
 from tapegrad.ops.elementwise import elementwise
 from tapegrad.ops.registry import FLOATS, NUMBERS, registry
 from tapegrad.runtime.handle import Tensor
@@ -135,7 +135,7 @@ def round(input: Tensor, *, decimals: int = 0, out: Tensor | None = None) -> Ten
     """
     expect_tensor(input, "round")
     result = call(_round, input) if decimals == 0 else call(_round_decimals, input, *_scales(decimals))
-    return result if out is None else functions["_write_out"](out, result)  # type: ignore[no-any-return]
+    return result if out is None else functions["_write_out"](out, result)
 
 
 @function()
@@ -179,4 +179,4 @@ def positive(input: Tensor) -> Tensor:
     return input
 
 
-Tensor.__pos__ = positive  # type: ignore[attr-defined]
+tensor_method("__pos__")(positive)

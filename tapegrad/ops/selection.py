@@ -6,11 +6,11 @@ import numpy as np
 
 from tapegrad.kernels.loops import like
 from tapegrad.kernels.vector_primitives import select
+from tapegrad.native.dtypes import BOOL, FLOAT32, FLOAT64, UINT8
 from tapegrad.ops.calls import call, call_in_place, expect_tensor, function, functions, shape_of
 from tapegrad.ops.elementwise import elementwise, number_for
 from tapegrad.ops.registry import FLOATS, registry
 from tapegrad.runtime.handle import Tensor
-from tapegrad.runtime.layout import BOOL, FLOAT32, FLOAT64, UINT8
 from tapegrad.runtime.machine import machine
 
 _where = elementwise(
@@ -42,7 +42,7 @@ def _mask(value: Any, name: str, argument: str) -> Tensor:
     expect_tensor(value, name, argument, 1 if name == "where" else 2)
     dtype = machine.dtype_of(value._handle)
     if dtype == BOOL:
-        return value  # type: ignore[no-any-return]
+        return value
     if name == "where" and dtype == UINT8:
         return call(registry["ne"], value, 0)
     raise RuntimeError(f"{name}: expected {argument} to be a boolean tensor, but got {value.dtype}")
@@ -80,7 +80,7 @@ def where(
 
 def _where_method(self: Tensor, condition: Tensor, other: Tensor | float) -> Tensor:
     """Return ``self`` where ``condition`` holds, else ``other``."""
-    return where(condition, self, other)  # type: ignore[no-any-return]
+    return where(condition, self, other)
 
 
 Tensor.where = _where_method  # type: ignore[attr-defined]
@@ -164,7 +164,7 @@ def nan_to_num(
         result = call(registry["clone"], input)
     else:
         result = call(_to_num, input, *_replacements(input, nan, posinf, neginf))
-    return result if out is None else functions["_write_out"](out, result)  # type: ignore[no-any-return]
+    return result if out is None else functions["_write_out"](out, result)
 
 
 @function()

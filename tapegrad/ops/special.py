@@ -100,6 +100,8 @@ def _hurwitz_zeta(s, q):
 def _polygamma(x, n):
     if x <= 0.0 and np.floor(x) == x:
         return np.inf
+    if x == np.inf:
+        return 0.0
     if x < -1e6:  # the sum would take as many steps
         return np.nan
     factorial = 1.0
