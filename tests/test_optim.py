@@ -110,6 +110,30 @@ def test_steps_are_torch_s(name, options, dtype):
         np.testing.assert_allclose(value, param.detach().numpy(), rtol=32 * epsilon, atol=16 * epsilon)
 
 
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+def test_a_model_s_losses_are_torch_s_step_by_step(name):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(5)
+    images, classes = rng.standard_normal((64, 20), np.float32), rng.integers(0, 4, 64)
+    models, losses = [], []
+    for library in (tg, torch):
+        layers = [library.nn.Linear(20, 32), library.nn.ReLU(), library.nn.Linear(32, 16), library.nn.Tanh()]
+        models.append(library.nn.Sequential(*layers, library.nn.Linear(16, 4)))
+    models[1].load_state_dict({key: torch.tensor(value.numpy()) for key, value in models[0].state_dict().items()})
+    for library, model in zip((tg, torch), models, strict=True):
+        optimizer = getattr(library.optim, name)(model.parameters(), lr=1e-2, weight_decay=1e-3)
+        losses.append([])
+        for _ in range(40):
+            optimizer.zero_grad()
+            loss = library.nn.functional.cross_entropy(model(library.tensor(images)), library.tensor(classes))
+            loss.backward()
+            library.nn.utils.clip_grad_norm_(model.parameters(), 0.7)
+            optimizer.step()
+            losses[-1].append(loss.item())
+    assert losses[0][-1] < losses[0][0]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=2e-5)
+
+
 @CASES
 def test_state_travels_to_torch_and_back(name, options):
     torch = pytest.importorskip("torch")
