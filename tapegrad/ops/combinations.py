@@ -27,6 +27,9 @@ _add_scaled = elementwise(
 )
 
 
+_plain_add, _plain_sub = functions["add"], functions["sub"]
+
+
 def _scaled(op: Op, sign: int, input: Any, other: Any, alpha: float) -> tuple[Any, ...]:
     """Return the op and the operands of ``input +- alpha * other``."""
     if alpha == 1:
@@ -55,6 +58,8 @@ def _expect_one(input: Any, other: Any, name: str) -> None:
 @function()
 def add(input: Tensor | float, other: Tensor | float, *, alpha: float = 1, out: Tensor | None = None) -> Tensor:
     """Return ``input + alpha * other``, broadcast and promoted."""
+    if alpha == 1:
+        return _plain_add(input, other, out=out)
     _expect_one(input, other, "add")
     return _finish(call(*_scaled(registry["add"], 1, input, other, alpha)), out)
 
@@ -69,6 +74,8 @@ def add_(input: Tensor, other: Tensor | float, *, alpha: float = 1) -> Tensor:
 @function(aliases=("subtract",))
 def sub(input: Tensor | float, other: Tensor | float, *, alpha: float = 1, out: Tensor | None = None) -> Tensor:
     """Return ``input - alpha * other``, broadcast and promoted."""
+    if alpha == 1:
+        return _plain_sub(input, other, out=out)
     _expect_one(input, other, "sub")
     return _finish(call(*_scaled(registry["sub"], -1, input, other, alpha)), out)
 
