@@ -1,4 +1,4 @@
-"""In-place writes: through views, into bases whose views live, into buffers; versions, errors, ``out=``; torch is the oracle."""
+"""In-place writes through views, into bases whose views live, into buffers; versions, errors, ``out=``."""
 
 import numpy as np
 import pytest
@@ -363,18 +363,20 @@ def test_views_of_dead_programs_leave_nothing_behind():
         loss = sum((r * r).sum() for p in (twice, base_and_view_in_turn, buffer, dead_base) for r in p(tg, x))
         loss.backward()
 
-    def free_rows(name):
-        table, free, field = {"slots": ("slots", "slots_free", "next"), "handles": ("handles", "handles_free", "slot")}[name]
-        rows, count, at = machine.table(table), 0, int(machine.state[free])
+    def used_rows(name, link):
+        rows, count, at = machine.table(name), 0, int(machine.state[f"{name}_free"])
         while at >= 0:
-            count, at = count + 1, int(rows[at][field])
+            count, at = count + 1, int(rows[at][link])
         return len(rows) - count
 
+    def usage():
+        return used_rows("slots", "next"), used_rows("handles", "slot"), int(machine.state["bytes_live"])
+
     program()
-    before = [free_rows("slots"), free_rows("handles"), int(machine.state["bytes_live"])]
+    before = usage()
     for _ in range(3):
         program()
-    assert [free_rows("slots"), free_rows("handles"), int(machine.state["bytes_live"])] == before
+    assert usage() == before
 
 
 def test_out():

@@ -267,3 +267,39 @@ def test_each_view_is_one_entry():
         y = call()
         after = int(machine.state["entries_top"])
         assert after == before + 1, y
+
+
+def parts_of_one_tensor(t, x):
+    """Gradients of many parts are added to one buffer, in the sweep; see sweep._cotangent_to_write."""
+    y = x * x
+    rows = sum((k + 1) * row for k, row in enumerate(y.unbind(0)))
+    windows = y[1:3] * y[2:4] + y[:2].T.T * 2
+    looked_up = y[[0, 2, 0]] * y.index_select(0, t.tensor([1, 1, 3]))
+    gathered = y.gather(1, t.tensor([[0, 0, 2]])) + y.diagonal()[:3]
+    return rows, windows, looked_up, gathered, y.unfold(0, 2, 1).sum(-1), y
+
+
+def test_gradients_of_many_parts():
+    check(parts_of_one_tensor, make(4, 3))
+
+
+def test_parts_with_a_hook_and_a_kept_gradient():
+    x = tg.tensor(make(4, 3), requires_grad=True)
+    seen = []
+    y = x * 1
+    y.register_hook(lambda g: seen.append(g.clone()))
+    sum(row * k for k, row in enumerate(y)).sum().backward()
+    expected = np.repeat(np.arange(4.0)[:, None], 3, 1)
+    assert len(seen) == 1
+    np.testing.assert_array_equal(seen[0].numpy(), expected)
+    np.testing.assert_array_equal(x.grad.numpy(), expected)
+
+
+def test_a_shared_gradient_is_not_written_into():
+    x = tg.tensor(make(4, 3), requires_grad=True)
+    y = x * 1
+    other = tg.tensor(make(4, 3), requires_grad=True)
+    first = y[0].sum()
+    ((y + other).sum() + first).backward()
+    np.testing.assert_array_equal(other.grad.numpy(), np.ones((4, 3)))
+    np.testing.assert_array_equal(x.grad.numpy(), np.array([[2.0] * 3, [1.0] * 3, [1.0] * 3, [1.0] * 3]))

@@ -54,7 +54,7 @@ def _walker(dtype: int, row: Callable[..., Any]) -> Callable[..., Any]:
 
     @jit
     def walk(y_address, x_address, ndim, scratch):
-        """``scratch`` is 32 words: shape, strides of y, strides of x, from words 0, 8 and 16; the rest is for the index.
+        """``scratch`` is 32 words: from words 0, 8 and 16 the shape and the strides of y and x, then scratch.
 
         No length may be 0.
         """
@@ -89,6 +89,9 @@ def make_strided_copy(dtype: int) -> Callable[..., Any]:
         if y_stride == 1 and x_stride == 1:
             for i in range(np.uintp(n)):
                 y[i] = x[i]
+        elif y_stride == 1 and x_stride == -1:
+            for i in range(n):
+                y[i] = x[-i]
         else:
             for i in range(n):
                 y[i * y_stride] = x[i * x_stride]

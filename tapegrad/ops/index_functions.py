@@ -1,4 +1,4 @@
-"""Reading and writing at indices, as users call it: index_select, index_put, index_add, take, masked_select, nonzero."""
+"""Reading and writing at indices, as users call it: index_select, index_put, take, masked_select, nonzero."""
 
 from __future__ import annotations
 
@@ -67,8 +67,11 @@ def index_select(input: Tensor, dim: int, index: Tensor, *, out: Tensor | None =
     """
     dim = normal_dim(dim, len(shape_of(expect_tensor(input, "index_select"))))
     index = _index_1d(index, "index_select")
+    if not shape_of(input) and shape_of(index) != (1,):
+        count = shape_of(index)[0]
+        raise RuntimeError(f"index_select(): Index to scalar can have only 1 value, got {count} value(s)")
     result = look_up(_at_least_1d(input), index, dim, negative=False)
-    result = _like(result, input) if not shape_of(input) else result
+    result = _like(result, input)
     return result if out is None else functions["_write_out"](out, result)
 
 
@@ -84,9 +87,11 @@ def _write_blocks(name: str, op: Any, in_place: bool, input: Tensor, dim: int, i
                 f"{list(shape_of(values))}, expected {list(want)}"
             )
         if machine.dtype_of(values._handle) != machine.dtype_of(input._handle):
-            raise RuntimeError(f"{name}(): self and source expected to have the same dtype, but got (self) "
-                               f"{TORCH_NAMES[machine.dtype_of(input._handle)]} and (source) "
-                               f"{TORCH_NAMES[machine.dtype_of(values._handle)]}")
+            raise RuntimeError(
+                f"{name}(): self and source expected to have the same dtype, but got (self) "
+                f"{TORCH_NAMES[machine.dtype_of(input._handle)]} and (source) "
+                f"{TORCH_NAMES[machine.dtype_of(values._handle)]}"
+            )
     if in_place:
         write_at(op, target, index, values, attributes=(dim, 1, 0))
         return input
@@ -267,11 +272,11 @@ def repeat_interleave(input: Tensor, repeats: Any, dim: int | None = None, *, ou
     length = shape_of(input)[dim]
     counts = np.asarray(repeats.tolist() if isinstance(repeats, Tensor) else repeats, np.int64)
     if counts.size not in (1, length):
-        raise RuntimeError(f"repeats must have the same size as input along dim, but got repeats.size(0) = {counts.size}"
-                           f" and input.size({dim}) = {length}")
+        raise RuntimeError(
+            f"repeats must have the same size as input along dim, but got repeats.size(0) = {counts.size}"
+            f" and input.size({dim}) = {length}"
+        )
     if (counts < 0).any():
         raise RuntimeError("Repeats must be non-negative")
     index = np.repeat(np.arange(length), counts.reshape(-1) if counts.size > 1 else int(counts.reshape(())))
     return look_up(input, tensor_of(index), dim)
-
-

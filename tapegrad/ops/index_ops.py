@@ -1,4 +1,4 @@
-"""Ops that read and write blocks at indices: what advanced indexing, index_select, embeddings and index_add are made of.
+"""Ops that read and write blocks at indices: advanced indexing, index_select, embeddings, index_add are made of them.
 
 x is seen as [outer, n, block]: ``count`` dimensions from ``dim`` on are walked by one index, and what follows them is a
 block that is copied as a whole. Attributes of all these ops: dim, count, whether negative indices count from the end.
@@ -137,9 +137,7 @@ def _lookup_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
             for i in range(count):
                 at = index[i]
                 at += n if at < 0 else 0
-                copy_block(
-                    to + (r * count + i) * block * itemsize, source + (r * n + at) * block * itemsize, block
-                )
+                copy_block(to + (r * count + i) * block * itemsize, source + (r * n + at) * block * itemsize, block)
         return 0
 
     return kernel
@@ -180,7 +178,7 @@ def like_third(st, frame):
 
 
 def _writer(add: bool) -> Callable[..., Callable[..., Any]]:
-    """Return what makes ``write(st, frame, index_slot, values_slot)``: put or add values at the indices of the result."""
+    """Return what makes ``write(st, frame, index_slot, values_slot)``: put or add values at indices of the result."""
 
     def make(dtype: int) -> Callable[..., Any]:
         write_block = _block_adder(dtype) if add else _block_copier(dtype)
@@ -227,9 +225,10 @@ def _lookup_backward_kernel(dtype: int, result_dtype: int) -> Callable[..., int]
         status = _check(st, frame, input_slot(frame, 1), n)
         if status < 0:
             return status
-        y = pointer(data_address(st, output_slot(frame, 0)))
-        for i in range(np.uintp(slot_of(st, output_slot(frame, 0)).numel)):
-            y[i] = 0
+        if output_slot(frame, 0) != input_slot(frame, 2):
+            y = pointer(data_address(st, output_slot(frame, 0)))
+            for i in range(np.uintp(slot_of(st, output_slot(frame, 0)).numel)):
+                y[i] = 0
         if slot_of(st, input_slot(frame, 0)).numel > 0:
             write(st, frame, input_slot(frame, 1), input_slot(frame, 0))
         return 0
@@ -247,6 +246,7 @@ declare(
         vjp=lambda g, y, x, index, like: (g.lookup(index, attributes=OF_ENTRY), None, None),
         shape_only=("like",),
         unpromoted=("index", "like"),
+        accumulates=True,
         contiguous=("input", "index"),
         public=False,
         math="zeros like `like`, with x added at the indices",
@@ -278,7 +278,7 @@ def _put_kernel(add: bool) -> Callable[[int, int], Callable[..., int]]:
 
 def put_infer(st, frame):
     """The values are one number, or as many as the indices reach."""
-    outer, n, block = _extents(st, frame, input_slot(frame, 0))
+    outer, _, block = _extents(st, frame, input_slot(frame, 0))
     reached = outer * block * slot_of(st, input_slot(frame, 1)).numel
     values = slot_of(st, input_slot(frame, 2)).numel
     if values != reached and values != 1:

@@ -31,7 +31,7 @@ from tapegrad.ops.view_ops import ELLIPSIS, END, INDEX, NEW_DIM, PERMUTE, SELECT
 from tapegrad.ops.writing import in_dtype_of, write
 from tapegrad.runtime.errors import raise_status
 from tapegrad.runtime.handle import Tensor, wrap
-from tapegrad.runtime.layout import BAD_DIM, BAD_INDEX
+from tapegrad.runtime.layout import BAD_DIM, BAD_INDEX, INT64
 from tapegrad.runtime.machine import machine
 
 _emit, _new = machine.emit, object.__new__
@@ -56,7 +56,7 @@ def _getitem(self: Tensor, index: Any) -> Tensor:
 
 
 def _commands(index: Any) -> list[int] | None:
-    """Return the commands of the op `index` for integers, slices, None and one Ellipsis; None if there is more to it."""
+    """Return the commands of the op `index`; None if there is more than integers, slices, None and one Ellipsis."""
     words: list[int] = []
     ellipsis = False
     for item in index if type(index) is tuple else (index,):
@@ -122,7 +122,7 @@ class _Plan:
 
 
 def _normal_items(index: Any) -> list[Any]:
-    """Return the items of an index: tensors for arrays and lists, ints for 0-d integer tensors, bools as they are."""
+    """Return the items of an index: tensors for arrays and lists, Python numbers for 0-d tensors."""
     items: list[Any] = []
     for item in index if isinstance(index, tuple) else (index,):
         if item is None or item is Ellipsis or isinstance(item, slice | bool):
@@ -133,8 +133,8 @@ def _normal_items(index: Any) -> list[Any]:
             items.append(int(item))
         elif isinstance(item, Tensor | np.ndarray | list | tuple):
             tensor = index_tensor(item)
-            is_number = shape_of(tensor) == () and not is_mask(tensor)
-            items.append(tensor.item() if is_number else tensor)  # type: ignore[attr-defined]
+            number = tensor.item() if shape_of(tensor) == () else None  # type: ignore[attr-defined]
+            items.append(tensor if number is None else bool(number) if is_mask(tensor) else number)
         elif hasattr(item, "__index__"):
             items.append(item.__index__())
         else:
@@ -231,6 +231,9 @@ def _combined(view: Tensor, plan: _Plan) -> tuple[Tensor, Tensor, int, int]:
 
 
 def _get_advanced(tensor: Tensor, index: Any) -> Tensor:
+    shape = shape_of(tensor)
+    if isinstance(index, Tensor) and machine.dtype_of(index._handle) == INT64 and shape and shape_of(index):
+        return look_up(tensor, index, 0)
     plan = _plan(tensor, index)
     view = _view(tensor, plan)
     if not plan.indices:
@@ -334,9 +337,5 @@ def _reverse(self: Tensor) -> Tensor:
 def _contains(self: Tensor, element: Any) -> bool:
     """Return whether any element equals a number or a broadcast tensor."""
     if not isinstance(element, Tensor | bool | int | float):
-        raise RuntimeError(
-            f"Tensor.__contains__ only supports Tensor or scalar, but you passed in a {type(element)}."
-        )
+        raise RuntimeError(f"Tensor.__contains__ only supports Tensor or scalar, but you passed in a {type(element)}.")
     return bool((self == element).any().item())  # type: ignore[attr-defined]
-
-

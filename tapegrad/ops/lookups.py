@@ -1,4 +1,4 @@
-"""Calls of the ops at indices from Python: errors in torch's words, in-place writes, indices made of masks and lists."""
+"""Calls of the ops at indices: errors in torch's words, in-place writes, indices made of masks and lists."""
 
 from __future__ import annotations
 
@@ -31,13 +31,17 @@ def tensor_of(array: Any) -> Tensor:
 functions["_from_array"] = tensor_of
 
 
+class IndexRangeError(IndexError, RuntimeError):
+    """An index is out of range. (torch raises an IndexError or a RuntimeError, depending on the function.)"""
+
+
 def raise_index(status: int) -> NoReturn:
     """Raise the exception of a failed op at indices."""
     if status != BAD_INDEX:
         raise_status(status)
     state = machine.state
     index, dim, length = int(state["error_value0"]), int(state["error_slot0"]), int(state["error_value1"])
-    raise IndexError(f"index {index} is out of bounds for dimension {dim} with size {length}")
+    raise IndexRangeError(f"index {index} is out of bounds for dimension {dim} with size {length}")
 
 
 def call_at(op: Op, *operands: Any, attributes: Sequence[int] = ()) -> Tensor:
@@ -136,7 +140,9 @@ def flat_index(indices: Sequence[Tensor], lengths: Sequence[int], dim: int) -> T
         shape = np.broadcast_shapes(*shapes)
     except ValueError:
         listed = ", ".join(str(list(shape)) for shape in shapes)
-        raise IndexError(f"shape mismatch: indexing tensors could not be broadcast together with shapes {listed}") from None
+        raise IndexError(
+            f"shape mismatch: indexing tensors could not be broadcast together with shapes {listed}"
+        ) from None
     wide = [as_int64(index) for index in indices]
     wide = [index if shape_of(index) == shape else call(EXPAND, index, attributes=shape) for index in wide]
     return call_at(FLAT_INDEX, *wide, attributes=(dim, *lengths))
@@ -175,5 +181,3 @@ def values_for(value: Tensor, shape: tuple[int, ...]) -> Tensor:
             f"{list(shape)}"
         )
     return call(EXPAND, value, attributes=shape) if have != shape else value
-
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from tapegrad.ops.calls import call, expect_tensor, function, functions, normal_dim, shape_of
@@ -62,9 +63,7 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:
         raise IndexError("select() cannot be applied to a 0-dim tensor.")
     dim = normal_dim(dim, len(shape))
     if not -shape[dim] <= index < shape[dim]:
-        raise IndexError(
-            f"select(): index {index} out of range for tensor of size {list(shape)} at dimension {dim}"
-        )
+        raise IndexError(f"select(): index {index} out of range for tensor of size {list(shape)} at dimension {dim}")
     return call(INDEX, input, attributes=(SKIP, dim, SELECT, int(index)))
 
 
@@ -108,7 +107,7 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
 
 
 def _pieces(tensor: Tensor, dim: int, bounds: Sequence[int]) -> tuple[Tensor, ...]:
-    return tuple(slice_dim(tensor, dim, start, stop) for start, stop in zip(bounds, bounds[1:], strict=False))
+    return tuple([slice_dim(tensor, dim, start, stop) for start, stop in pairwise(bounds)])
 
 
 @function(aliases=("split_with_sizes",))
@@ -132,8 +131,8 @@ def split(tensor: Tensor, split_size_or_sections: Any = None, dim: int = 0, *, s
     if not isinstance(size, int):
         if any(length < 0 for length in size) or sum(size) != shape[dim]:
             raise RuntimeError(
-                f"split_with_sizes expects split_sizes to sum exactly to {shape[dim]} (input tensor's size at dimension "
-                f"{dim}), but got split_sizes={list(size)}"
+                f"split_with_sizes expects split_sizes to sum exactly to {shape[dim]} (input tensor's size at "
+                f"dimension {dim}), but got split_sizes={list(size)}"
             )
         return _pieces(tensor, dim, [sum(size[:k]) for k in range(len(size) + 1)])
     if size < 0 or (size == 0 and shape[dim] != 0):
@@ -158,7 +157,7 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
 
 @function()
 def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
-    """Return views of consecutive parts of a dimension: a number of nearly equal ones, or those between given indices."""
+    """Return views of consecutive parts of a dimension: so many nearly equal ones, or those between indices."""
     shape = shape_of(expect_tensor(input, "tensor_split"))
     if not shape:
         raise RuntimeError("tensor_split expected at least a 1-dimensional tensor, but got a tensor with 0 dims")
@@ -170,7 +169,7 @@ def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple
         short, longer = divmod(shape[dim], given)
         return _pieces(input, dim, [k * short + min(k, longer) for k in range(given + 1)])
     bounds = [0, *given, shape[dim]]
-    return tuple(slice_dim(input, dim, start, stop) for start, stop in zip(bounds, bounds[1:], strict=False))
+    return _pieces(input, dim, bounds)
 
 
 def _split_along(name: str, dim: int, least: int) -> None:
@@ -191,9 +190,7 @@ for _name, _dim, _least in (("vsplit", 0, 2), ("hsplit", 1, 1), ("dsplit", 2, 3)
 
 
 @function()
-def as_strided(
-    input: Tensor, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None
-) -> Tensor:
+def as_strided(input: Tensor, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None) -> Tensor:
     """Return a view of the tensor's storage by shape, strides and offset, all counted in elements.
 
     Raises:

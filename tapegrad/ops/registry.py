@@ -65,6 +65,8 @@ class Op:
         shape_only: names of operands whose values neither kernel nor rule read.
         unpromoted: names of operands that keep their dtype.
         contiguous: names of operands that the kernel needs in row-major order.
+        accumulates: whether the kernel, where its result is its last operand, adds to that instead of to zeros, so that
+            gradients of many parts of one tensor cost as much as the parts.
         writes: names of operands that the kernel writes into (optimisers' updates).
         reference: the same function in NumPy, for the tests.
         samples: arguments to test with; see tests/samples.py.
@@ -83,6 +85,7 @@ class Op:
     shape_only: tuple[str, ...] = ()
     unpromoted: tuple[str, ...] = ()
     contiguous: tuple[str, ...] = ()
+    accumulates: bool = False
     writes: tuple[str, ...] = ()
     reference: Callable[..., Any] | None = None
     samples: Any = None
@@ -120,6 +123,7 @@ def declare(op: Op) -> Op:
     row["variadic"] = len(op.inputs) if op.variadic else 0
     row["writes"], row["unpromoted"] = op.mask(op.writes), op.mask(op.unpromoted)
     row["contiguous"] = op.mask(op.contiguous)
+    row["accumulates"] = op.accumulates
     # an operand of which only the shape is read does not make the result depend on it
     row["differentiable"] = 0xFFFF & ~op.mask(op.shape_only) if op.vjp is not None else 0
     if op.vjp is not None:

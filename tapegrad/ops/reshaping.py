@@ -33,9 +33,7 @@ def repeat(self: Tensor, *repeats: Any) -> Tensor:
     counts = sizes(repeats, "repeat")
     shape = shape_of(self)
     if len(counts) < len(shape):
-        raise RuntimeError(
-            "Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor"
-        )
+        raise RuntimeError("Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor")
     if any(count < 0 for count in counts):
         raise RuntimeError(f"Trying to create tensor with negative dimension {min(counts)}: {list(counts)}")
     full = (1,) * (len(counts) - len(shape)) + shape

@@ -84,7 +84,12 @@ FLIP = declare(
         kernel=_flip_kernel,
         vjp=lambda g, y, x: g.flip(attributes=OF_ENTRY),
         reference=lambda x, dims: np.flip(x, dims),
-        samples=lambda make: [((make(3, 4), [0]),), ((make(2, 3, 4), [-1, 0]),), ((make(5), [0]),), ((make(0, 3), [1]),)],
+        samples=lambda make: [
+            ((make(3, 4), [0]),),
+            ((make(2, 3, 4), [-1, 0]),),
+            ((make(5), [0]),),
+            ((make(0, 3), [1]),),
+        ],
         public=False,
         math="x in reverse order along dimensions",
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tapegrad.ops.calls import expect_tensor, function, functions, normal_dim, shape_of
+from tapegrad.ops.calls import call, expect_tensor, function, functions, normal_dim, shape_of
 from tapegrad.ops.index_functions import _publish
 from tapegrad.ops.lookups import call_at, check_index_dtype, look_up, write_at
-from tapegrad.ops.registry import Op
+from tapegrad.ops.registry import Op, registry
 from tapegrad.ops.scatter_ops import (
     GATHER,
     SCATTER,
@@ -48,9 +48,7 @@ def _check_gather(input: Tensor, dim: int, index: Any, name: str) -> tuple[int, 
 
 
 @function()
-def gather(
-    input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False, out: Tensor | None = None
-) -> Tensor:
+def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False, out: Tensor | None = None) -> Tensor:
     """Return, for each index, the element at that index of ``dim`` and at its own place in the other dimensions.
 
     Args:
@@ -80,15 +78,15 @@ def gather(
 
 @function()
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
-    """Return the elements at indices along a dimension, shapes being broadcast in the others; the flat tensor for None."""
+    """Return the elements at indices along a dimension, broadcast in the others; of the flat tensor for None."""
     indices = check_index_dtype(expect_tensor(indices, "take_along_dim", "indices", 2), "take_along_dim")
     if dim is None:
         return look_up(input, reshape(indices, -1), 0, len(shape_of(input)))
     shape, sizes = shape_of(input), shape_of(indices)
     if len(shape) != len(sizes):
         raise RuntimeError(
-            f"torch.take_along_dim(): input and indices should have the same number of dimensions, but got {len(shape)} "
-            f"dimensions for input, and {len(sizes)} dimensions for indices"
+            f"torch.take_along_dim(): input and indices should have the same number of dimensions, but got "
+            f"{len(shape)} dimensions for input, and {len(sizes)} dimensions for indices"
         )
     dim = normal_dim(dim, len(shape))
     common = broadcast_shape((*shape[:dim], 1, *shape[dim + 1 :]), (*sizes[:dim], 1, *sizes[dim + 1 :]))
@@ -106,9 +104,7 @@ def _values(input: Tensor, index: Tensor, src: Any, name: str) -> Any:
     if sizes == have:
         return src
     if len(sizes) != len(have) or any(n > m for n, m in zip(sizes, have, strict=True)):
-        raise RuntimeError(
-            f"Expected index {list(sizes)} to be no larger than src {list(have)} in every dimension"
-        )
+        raise RuntimeError(f"Expected index {list(sizes)} to be no larger than src {list(have)} in every dimension")
     words = [word for n in sizes for word in (SLICE, 0, n, 1)]
     return call_at(INDEX, src, attributes=words)
 
@@ -184,7 +180,7 @@ def _scatter_reduce(
 
 
 def _divide_by_counts(total: Tensor, input: Tensor, dim: int, index: Tensor, include_self: bool) -> Tensor:
-    counts = functions["fill_"](functions["clone"](functions["detach"](input)), 1)
+    counts = functions["fill_"](call(registry["zeros_like"], input), 1)
     if not include_self:
         counts = call_at(SCATTER, counts, index, in_dtype_of(input, 0), attributes=(dim,))
     counts = call_at(SCATTER_ADD, counts, index, in_dtype_of(input, 1), attributes=(dim,))
@@ -204,4 +200,3 @@ _publish(
     "Return ``input`` with ``src`` reduced into it (sum, prod, mean, amax, amin) at the indices of a dimension.\n\n"
     "Differs from torch: the gradient of ``prod`` is nan where a factor is 0.",
 )
-

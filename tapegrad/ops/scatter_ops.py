@@ -38,7 +38,7 @@ def _check(st, frame, index_slot, row):
 
 
 def _walker(body: Callable[..., Any], dtype: int) -> Callable[..., Any]:
-    """Return ``walk(x, y, index, row, index_row, values_row, dim)``: ``body(x, at, y, k)`` for each element of the index.
+    """Return ``walk(x, y, index, row, index_row, values_row, dim)``: ``body(x, at, y, k)`` for each index.
 
     ``x`` is the address of the tensor that is indexed, of layout ``row``; ``y`` that of the other one, of layout
     ``values_row``, which has an element for each index, or one in all.
@@ -169,9 +169,10 @@ def _backward_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
         if status < 0:
             return status
         x = data_address(st, output_slot(frame, 0))
-        y = pointer(x)
-        for i in range(np.uintp(result.numel)):
-            y[i] = 0
+        if output_slot(frame, 0) != input_slot(frame, 2):
+            y = pointer(x)
+            for i in range(np.uintp(result.numel)):
+                y[i] = 0
         if index.numel > 0:
             g = data_address(st, input_slot(frame, 0))
             walk(x, g, data_address(st, input_slot(frame, 1)), result, index, values, attribute(frame, 0))
@@ -190,6 +191,7 @@ declare(
         vjp=lambda g, y, x, index, like: (g.gather(index, attributes=OF_ENTRY), None, None),
         shape_only=("like",),
         unpromoted=("index", "like"),
+        accumulates=True,
         contiguous=("index",),
         public=False,
         math="zeros like `like`, with x added at the indices",

@@ -150,14 +150,23 @@ _view(
 
 
 @jit
+def _dim(frame, k, ndim):
+    """Return attribute ``k``, a dimension that may be counted from the end."""
+    dim = attribute(frame, k)
+    return dim + ndim if dim < 0 else dim
+
+
+@jit
 def _is_permutation(frame, ndim):
+    if attribute_count(frame) != ndim:
+        return False
     seen = 0
     for d in range(ndim):
-        dim = attribute(frame, d)
+        dim = _dim(frame, d, ndim)
         if dim < 0 or dim >= ndim or (seen >> dim) & 1:
             return False
         seen |= 1 << dim
-    return attribute_count(frame) == ndim
+    return True
 
 
 def permute_infer(st, frame):
@@ -168,8 +177,8 @@ def permute_infer(st, frame):
     if not _is_permutation(frame, source.ndim):
         return BAD_ARGUMENT
     for d in range(source.ndim):
-        shape_in(result)[d] = shape_in(source)[attribute(frame, d)]
-        strides_in(result)[d] = strides_in(source)[attribute(frame, d)]
+        shape_in(result)[d] = shape_in(source)[_dim(frame, d, source.ndim)]
+        strides_in(result)[d] = strides_in(source)[_dim(frame, d, source.ndim)]
     return 0
 
 
@@ -178,8 +187,8 @@ def permute_back_infer(st, frame):
     result = slot_of(st, output_slot(frame, 0))
     result.ndim = source.ndim
     for d in range(source.ndim):
-        shape_in(result)[attribute(frame, d)] = shape_in(source)[d]
-        strides_in(result)[attribute(frame, d)] = strides_in(source)[d]
+        shape_in(result)[_dim(frame, d, source.ndim)] = shape_in(source)[d]
+        strides_in(result)[_dim(frame, d, source.ndim)] = strides_in(source)[d]
     return 0
 
 
@@ -327,8 +336,9 @@ def _partial_view(name: str, geometry: Callable[..., int], math: str) -> Op:
             source = slot_of(st, input_slot(frame, 0))
             result = slot_of(st, output_slot(frame, 0))
             y = pointer(data_address(st, output_slot(frame, 0)))
-            for i in range(np.uintp(result.numel)):
-                y[i] = 0
+            if output_slot(frame, 0) != input_slot(frame, 1):
+                for i in range(np.uintp(result.numel)):
+                    y[i] = 0
             return add_through(st, frame, source, result)
 
         return backward
@@ -346,6 +356,7 @@ def _partial_view(name: str, geometry: Callable[..., int], math: str) -> Op:
             vjp=lambda g, y, x, like: (getattr(g, name)(attributes=OF_ENTRY), None),
             shape_only=("like",),
             unpromoted=("like",),
+            accumulates=True,
             public=False,
             math=f"zeros like `like`, with x added where `{name}` has its elements",
         )
@@ -355,7 +366,7 @@ def _partial_view(name: str, geometry: Callable[..., int], math: str) -> Op:
 
 @jit
 def _command_words(kind):
-    """Return how many words a command of `index` has: SELECT at, SLICE start stop step, NEW_DIM, ELLIPSIS, SKIP count."""
+    """Return the words of a command of `index`: SELECT at, SLICE start stop step, NEW_DIM, ELLIPSIS, SKIP count."""
     if kind == SLICE:
         return 4
     return 2 if kind == SELECT or kind == SKIP else 1
@@ -482,5 +493,7 @@ def unfold_geometry(st, frame, source, result):
 
 
 INDEX = _partial_view("index", index_geometry, "x at integers and slices")
-DIAGONAL = _partial_view("diagonal", diagonal_geometry, "the elements where two indices are the same, but for an offset")
+DIAGONAL = _partial_view(
+    "diagonal", diagonal_geometry, "the elements where two indices are the same, but for an offset"
+)
 UNFOLD = _partial_view("unfold", unfold_geometry, "windows of x along a dimension")

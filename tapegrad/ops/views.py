@@ -20,11 +20,20 @@ _emit = machine.emit
 
 def sizes(args: Sequence[Any], name: str) -> tuple[int, ...]:
     """Return the lengths that were given one by one or as one sequence."""
-    if len(args) == 1 and not isinstance(args[0], int):
-        if not isinstance(args[0], Sequence | Tensor):
-            raise TypeError(f"{name}(): argument 'size' must be tuple of ints, not {type(args[0]).__name__}")
-        args = tuple(args[0])
-    return tuple(length.__index__() for length in args)
+    if len(args) == 1 and type(args[0]) is not int:
+        args = args[0] if type(args[0]) is tuple else _sequence(args[0], name)
+    for length in args:
+        if type(length) is not int:
+            return tuple(length.__index__() for length in args)
+    return args  # type: ignore[return-value]
+
+
+def _sequence(value: Any, name: str) -> tuple[Any, ...]:
+    if isinstance(value, Sequence | Tensor):
+        return tuple(value)
+    if hasattr(value, "__index__"):
+        return (value.__index__(),)
+    raise TypeError(f"{name}(): argument 'size' must be tuple of ints, not {type(value).__name__}")
 
 
 def contiguous_copy(tensor: Tensor) -> Tensor:
@@ -105,7 +114,7 @@ def reshape_as(self: Tensor, other: Tensor) -> Tensor:
 
 @function()
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-    """Return the tensor with the dimensions from ``start_dim`` to ``end_dim`` made one; itself where that is nothing."""
+    """Return the tensor with the dimensions from ``start_dim`` to ``end_dim`` made one."""
     shape = shape_of(input)
     start, end = normal_dim(start_dim, len(shape)), normal_dim(end_dim, len(shape))
     if start > end:
@@ -197,21 +206,30 @@ def permute(input: Tensor, *dims: Any) -> Tensor:
         RuntimeError: the number of dimensions differs, or one is named twice.
     """
     order = sizes(dims, "permute")
-    ndim = len(shape_of(expect_tensor(input, "permute")))
+    handle = _emit(PERMUTE.code, 1, expect_tensor(input, "permute")._handle, *order)
+    if handle == BAD_ARGUMENT:
+        _raise_order(order, len(shape_of(input)))
+    if handle < 0:
+        raise_status(handle)
+    return wrap(handle)
+
+
+def _raise_order(order: tuple[int, ...], ndim: int) -> NoReturn:
+    """Say, in torch's words, why the dimensions are no permutation."""
     if len(order) != ndim:
         raise RuntimeError(
             f"permute(sparse_coo): number of dimensions in the tensor input does not match the length of the desired "
             f"ordering of dimensions i.e. input.dim() = {ndim} is not equal to len(dims) = {len(order)}"
         )
-    normal = tuple(normal_dim(dim, ndim) for dim in order)
-    if len(set(normal)) != ndim:
-        raise RuntimeError("permute(): duplicate dims are not allowed.")
-    return call(PERMUTE, input, attributes=normal)
+    for dim in order:
+        normal_dim(dim, ndim)
+    raise RuntimeError("permute(): duplicate dims are not allowed.")
 
 
 def _reversed(self: Tensor) -> Tensor:
     """The tensor with its dimensions in reverse order: a view."""
-    return permute(self, *range(len(shape_of(self)))[::-1])
+    ndim = len(shape_of(self))
+    return transpose(self, 0, 1) if ndim == 2 else permute(self, *range(ndim)[::-1])
 
 
 def _matrix_transpose(self: Tensor) -> Tensor:

@@ -139,8 +139,8 @@ def write_out(out: Tensor, result: Tensor) -> Tensor:
         return copy_(out, result)
     if math.prod(shape_of(out)) != 0:
         raise RuntimeError(
-            f"out= has the shape {list(shape_of(out))}, but the result's shape is {list(shape_of(result))}: pass an empty "
-            "tensor, which is resized, or one of the result's shape"
+            f"out= has the shape {list(shape_of(out))}, but the result's shape is {list(shape_of(result))}: pass an "
+            "empty tensor, which is resized, or one of the result's shape"
         )
     machine.rebind(out._handle, in_dtype_of(out, result)._handle)
     return out

@@ -1,8 +1,8 @@
 """After an in-place write that was recorded: what the other tensors over the same memory name from then on.
 
-A write through a view ``v`` of ``b`` makes a new value of the whole of ``b``: ``overlay(b, v)``, and every other view of
-``b`` is from then on a view of that. A write into ``b`` itself only does the latter. Slots never change, so that entries
-on the tape go on meaning what they meant; the handles are bound to new slots.
+A write through a view ``v`` of ``b`` makes a new value of the whole of ``b``: ``overlay(b, v)``, and every other view
+of ``b`` is from then on a view of that. A write into ``b`` itself only does the latter. Slots never change, so that
+entries on the tape go on meaning what they meant; the handles are bound to new slots.
 """
 
 from numba import types

@@ -40,6 +40,7 @@ from tapegrad.runtime.layout import (
     PYTHON,
     REF_CONSTANT,
     REF_COTANGENT,
+    REF_INPUT,
     REF_OUTPUT,
     REF_TEMPORARY,
     REQUIRES_GRAD,
