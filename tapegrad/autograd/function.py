@@ -94,10 +94,13 @@ class Function:
         try:
             output = _run_forward(cls, ctx, args, has_setup)
             single = not isinstance(output, tuple)
-            outputs = _Call(ctx, args, (output,) if single else output).finish(bool(modes & _GRAD_BIT and any(needs)))
+            call = _Call(ctx, args, (output,) if single else output)
+            call.finish(bool(modes & _GRAD_BIT and any(needs)))
         finally:
             machine.set_modes(modes)
-        return outputs[0] if single else outputs
+        for tensor in call.written:
+            functions["_rebase"](tensor)
+        return call.outputs[0] if single else call.outputs
 
 
 def _requires_grad(tensor: Tensor) -> bool:
@@ -133,12 +136,11 @@ class _Call:
         self.ctx = ctx
         self.args = args
         self.operands = [arg for arg in args if isinstance(arg, Tensor)]
-        self.dirty = [_position(tensor, self.operands) for tensor in ctx._dirty]
-        if -1 in self.dirty:
-            raise RuntimeError(
-                f"mark_dirty only accepts input tensors, but argument {self.dirty.index(-1)} isn't one"
-            )
-        if any(_position(tensor, outputs) < 0 for tensor in ctx._dirty):
+        self.written = ctx._dirty
+        places = [_position(tensor, self.operands) for tensor in self.written]
+        if -1 in places:
+            raise RuntimeError(f"mark_dirty only accepts input tensors, but argument {places.index(-1)} isn't one")
+        if any(_position(tensor, outputs) < 0 for tensor in self.written):
             raise RuntimeError(
                 "Some elements marked as dirty during the forward method were not returned as output. The inputs that "
                 "are modified inplace must all be outputs of the Function."
@@ -146,7 +148,7 @@ class _Call:
         self.outputs = tuple([self._as_output(output) for output in outputs])
 
     def _is_dirty(self, output: Any) -> bool:
-        return _position(output, self.ctx._dirty) >= 0
+        return _position(output, self.written) >= 0
 
     def _as_output(self, output: Any) -> Any:
         """Return an output; an argument that is returned as it is becomes a view of itself."""
@@ -154,19 +156,18 @@ class _Call:
             return output.view_as(output)  # type: ignore[attr-defined]
         return output
 
-    def finish(self, record: bool) -> tuple[Any, ...]:
-        """Append the entry if the call is to be recorded; return the results."""
-        for tensor in self.ctx._dirty:
+    def finish(self, record: bool) -> None:
+        """Append the entry if the call is to be recorded."""
+        for tensor in self.written:
             machine.bump_version(tensor._handle)
         if record:
             self._check_dirty()
             positions = self._differentiable()
             if positions:
                 self._append(positions)
-        return self.outputs
 
     def _check_dirty(self) -> None:
-        for tensor in self.ctx._dirty:
+        for tensor in self.written:
             if _requires_grad(tensor) and tensor.is_leaf:
                 raise RuntimeError("a leaf Variable that requires grad has been used in an in-place operation.")
 
@@ -199,8 +200,6 @@ class _Call:
         )
         if status < 0:
             raise_status(status)
-        for tensor in ctx._dirty:
-            functions["_rebase"](tensor)
 
     def _save(self, results: list[Any]) -> int:
         """Note in the context where what it saves is to be found; return the mask of what the entry is to keep."""

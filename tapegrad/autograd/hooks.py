@@ -126,7 +126,9 @@ def run_after_accumulation(slot: int) -> None:
     found = _live(slot)
     if found is None or not found.after:
         return
-    tensor = found.tensor() or wrap(machine.handle_of_slot(slot))
+    tensor = found.tensor()
+    if tensor is None:
+        tensor = wrap(machine.handle_of_slot(slot))
     for hook in list(found.after.values()):
         hook(tensor)
 
