@@ -1,0 +1,310 @@
+"""Searching sorted sequences and counting values: searchsorted, bucketize, bincount, histc, unique."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tapegrad.kernels.loops import like
+from tapegrad.native.dtypes import POINTERS, SCALARS
+from tapegrad.native.pointers import float64_from_bits, int64_at
+from tapegrad.ops.calls import call, expect_tensor, function, functions, shape_of
+from tapegrad.ops.reduction_rules import TORCH_NAMES
+from tapegrad.ops.reductions import max as max_of
+from tapegrad.ops.reductions import min as min_of
+from tapegrad.ops.registry import FLOATS, Op, declare
+from tapegrad.runtime.handle import Tensor
+from tapegrad.runtime.layout import (
+    FLOAT32,
+    FROM_ATTRIBUTE,
+    GENERAL,
+    TO_INT64,
+    attribute,
+    data_address,
+    input_slot,
+    output_slot,
+    shape_in,
+    slot_of,
+)
+from tapegrad.runtime.machine import machine
+
+
+def like_values_infer(st, frame):
+    y = slot_of(st, output_slot(frame, 0))
+    values = slot_of(st, input_slot(frame, 1))
+    y.ndim = values.ndim
+    for d in range(values.ndim):
+        shape_in(y)[d] = shape_in(values)[d]
+    return 0
+
+
+def _search_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
+    pointer = POINTERS[dtype]
+
+    def kernel(st, frame):  # type: ignore[no-untyped-def]
+        row = slot_of(st, input_slot(frame, 0))
+        values = slot_of(st, input_slot(frame, 1))
+        n = shape_in(row)[row.ndim - 1]
+        rows = row.numel // max(n, 1)
+        block = values.numel // max(rows, 1)
+        x, v = pointer(data_address(st, input_slot(frame, 0))), pointer(data_address(st, input_slot(frame, 1)))
+        y = int64_at(data_address(st, output_slot(frame, 0)))
+        right = attribute(frame, 0)
+        for i in range(values.numel):
+            start = (i // block * n) if rows > 1 else 0
+            low, high = 0, n
+            while low < high:
+                middle = (low + high) // 2
+                at = x[start + middle]
+                goes_on = not (at > v[i]) if right else not (at >= v[i])
+                if v[i] != v[i]:
+                    goes_on = True if right else at == at
+                if goes_on:
+                    low = middle + 1
+                else:
+                    high = middle
+            y[i] = low
+        return 0
+
+    return kernel
+
+
+_SEARCH = declare(
+    Op(
+        name="searchsorted",
+        inputs=("sorted_sequence", "values"),
+        kind=GENERAL,
+        result=TO_INT64,
+        infer=like_values_infer,
+        kernel=_search_kernel,
+        contiguous=("sorted_sequence", "values"),
+        math="where w would go into the sorted x",
+    )
+)
+
+
+@function(method=False)
+def searchsorted(
+    sorted_sequence: Tensor,
+    input: Any,
+    *,
+    out_int32: bool = False,
+    right: bool = False,
+    side: str | None = None,
+) -> Tensor:
+    """Return the places at which values would go into a sorted sequence, the first ones (or, ``right``, the last).
+
+    Args:
+        sorted_sequence: [n], or [..., n] with the leading dimensions of the values.
+        input: a tensor of any shape (with the leading dimensions of the sequence, where it has any), or a number.
+
+    Raises:
+        RuntimeError: the leading dimensions differ.
+    """
+    sequence = expect_tensor(sorted_sequence, "searchsorted", "sorted_sequence")
+    right = right or side == "right"
+    values = input if isinstance(input, Tensor) else functions["to_dtype"](functions["sum"](sequence) * 0 + input, sequence.dtype)
+    if len(shape_of(sequence)) > 1 and shape_of(sequence)[:-1] != shape_of(values)[:-1]:
+        raise RuntimeError(
+            "torch.searchsorted(): boundaries tensor should be 1 dimension or the first N-1 dimensions of boundaries "
+            f"tensor and input value tensor must match, but we got boundaries tensor {list(shape_of(sequence))} and "
+            f"input value tensor {list(shape_of(values))}"
+        )
+    places = call(_SEARCH, sequence, values, attributes=(int(right),))
+    return functions["to_dtype"](places, "int32") if out_int32 else places  # type: ignore[no-any-return]
+
+
+@function(method=False)
+def bucketize(input: Any, boundaries: Tensor, *, out_int32: bool = False, right: bool = False) -> Tensor:
+    """Return the index of the bucket, between sorted boundaries, that each value falls into."""
+    return searchsorted(boundaries, input, out_int32=out_int32, right=right)
+
+
+def counts_infer(st, frame):
+    y = slot_of(st, output_slot(frame, 0))
+    y.ndim = 1
+    shape_in(y)[0] = attribute(frame, 1)
+    return 0
+
+
+def _count_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
+    pointer, scalar = POINTERS[result_dtype], SCALARS[result_dtype]
+
+    def kernel(st, frame):  # type: ignore[no-untyped-def]
+        index = int64_at(data_address(st, input_slot(frame, 0)))
+        y = pointer(data_address(st, output_slot(frame, 0)))
+        for i in range(np.uintp(attribute(frame, 1))):
+            y[i] = scalar(0)
+        for i in range(slot_of(st, input_slot(frame, 0)).numel):
+            if index[i] >= 0 and index[i] < attribute(frame, 1):
+                y[index[i]] += scalar(1)
+        return 0
+
+    return kernel
+
+
+_COUNTS = declare(
+    Op(
+        name="count_indices",
+        inputs=("input",),
+        kind=GENERAL,
+        result=FROM_ATTRIBUTE,
+        infer=counts_infer,
+        kernel=_count_kernel,
+        contiguous=("input",),
+        public=False,
+        math="how often each index occurs",
+    )
+)
+
+
+def _weighted_counts_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
+    pointer, scalar = POINTERS[dtype], SCALARS[dtype]
+
+    def kernel(st, frame):  # type: ignore[no-untyped-def]
+        w = pointer(data_address(st, input_slot(frame, 0)))
+        index = int64_at(data_address(st, input_slot(frame, 1)))
+        y = pointer(data_address(st, output_slot(frame, 0)))
+        for i in range(np.uintp(attribute(frame, 1))):
+            y[i] = scalar(0)
+        for i in range(slot_of(st, input_slot(frame, 1)).numel):
+            if index[i] >= 0 and index[i] < attribute(frame, 1):
+                y[index[i]] += w[i]
+        return 0
+
+    return kernel
+
+
+_WEIGHTED_COUNTS = declare(
+    Op(
+        name="sum_by_index",
+        inputs=("weights", "index"),
+        kind=GENERAL,
+        infer=counts_infer,
+        kernel=_weighted_counts_kernel,
+        unpromoted=("index",),
+        contiguous=("weights", "index"),
+        public=False,
+        math="the sum of the weights of each index",
+    )
+)
+
+
+@function()
+def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
+    """Return how often each of 0, 1, ..., max(input) occurs in a 1-d integer tensor, or the sums of their weights.
+
+    Raises:
+        RuntimeError: the input is not 1-d, has negative elements or is not integral.
+    """
+    code = machine.dtype_of(expect_tensor(input, "bincount")._handle)
+    size = shape_of(input)
+    if code >= FLOAT32 or len(size) != 1 or (size[0] and min_of(input).item() < 0):
+        raise RuntimeError("bincount only supports 1-d non-negative integral inputs.")
+    if weights is not None and shape_of(weights) != size:
+        raise RuntimeError("weights should be 1-d and have the same length as input")
+    bins = max(int(max_of(input).item()) + 1 if size[0] else 0, minlength)
+    index = functions["to_dtype"](input, int)
+    if weights is None:
+        return call(_COUNTS, index, attributes=(machine.dtype_of(index._handle), bins))
+    if machine.dtype_of(weights._handle) < FLOAT32:
+        weights = functions["to_dtype"](weights, "float64")
+    return call(_WEIGHTED_COUNTS, weights.detach(), index, attributes=(0, bins))  # type: ignore[union-attr]
+
+
+def _histogram_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
+    pointer = POINTERS[dtype]
+
+    def kernel(st, frame):  # type: ignore[no-untyped-def]
+        x = pointer(data_address(st, input_slot(frame, 0)))
+        y = pointer(data_address(st, output_slot(frame, 0)))
+        bins = attribute(frame, 1)
+        low, high = float64_from_bits(attribute(frame, 2)), float64_from_bits(attribute(frame, 3))
+        for i in range(np.uintp(bins)):
+            y[i] = 0
+        for i in range(slot_of(st, input_slot(frame, 0)).numel):
+            value = np.float64(x[i])
+            if value >= low and value <= high:
+                place = min(np.int64((value - low) / (high - low) * bins), bins - 1)
+                y[place] += like(1, x[i])
+        return 0
+
+    return kernel
+
+
+_HISTOGRAM = declare(
+    Op(
+        name="histc",
+        inputs=("input",),
+        kind=GENERAL,
+        infer=counts_infer,
+        kernel=_histogram_kernel,
+        dtypes=FLOATS,
+        contiguous=("input",),
+        math="how many elements fall into each of equal bins",
+    )
+)
+
+
+@function()
+def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Tensor:
+    """Return how many elements fall into each of ``bins`` equal bins from ``min`` to ``max`` (both 0: those of the input)."""
+    code = machine.dtype_of(expect_tensor(input, "histc")._handle)
+    if code < FLOAT32:
+        raise NotImplementedError(f'"histogram_cpu" not implemented for {TORCH_NAMES[code]!r}')
+    if bins <= 0:
+        raise RuntimeError("torch.histogramdd(): bins must be > 0")
+    low, high = float(min), float(max)
+    if low == high and 0 not in shape_of(input):
+        low, high = float(min_of(input).item()), float(max_of(input).item())
+    if low == high:
+        low, high = low - 1, high + 1
+    if not (np.isfinite(low) and np.isfinite(high) and low <= high):
+        raise RuntimeError(f"torch.histc: range of [{low}, {high}] is not finite")
+    return call(_HISTOGRAM, input, attributes=(code, bins, low, high))
+
+
+def _runs(values: Tensor, order: Tensor | None, inverse: bool, counts: bool, shape: tuple[int, ...]) -> Any:
+    """Return the first of each run of equal elements, and as asked for each element's run and the runs' lengths."""
+    n = shape_of(values)[0]
+    narrow = functions["narrow"]
+    starts = functions["cat"]([values[:1] == values[:1], narrow(values, 0, 1, n - 1) != narrow(values, 0, 0, n - 1)]) if n else values == values  # type: ignore[index]
+    if n:
+        starts = starts | (functions["cumsum"](starts, 0) == 0)  # a nan that comes first is a run too
+    runs = functions["cumsum"](starts, 0) - 1
+    result = [functions["masked_select"](values, starts)]
+    if inverse:
+        places = runs if order is None else functions["take"](runs, functions["argsort"](order))
+        result.append(functions["reshape"](places, shape))
+    if counts:
+        result.append(call(_COUNTS, runs, attributes=(machine.dtype_of(runs._handle), shape_of(result[0])[0])))
+    return result[0] if len(result) == 1 else tuple(result)
+
+
+@function()
+def unique(
+    input: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None
+) -> Any:
+    """Return the different elements in order; if asked for, each element's place among them and how often each occurs.
+
+    Raises:
+        NotImplementedError: ``dim`` is given.
+    """
+    if dim is not None:
+        raise NotImplementedError("unique: only dim=None is supported: tapegrad compares elements, not slices")
+    flat = functions["reshape"](expect_tensor(input, "unique").detach(), (-1,))  # type: ignore[attr-defined]
+    values, order = functions["sort"](flat)
+    return _runs(values, order, return_inverse, return_counts, shape_of(input))
+
+
+@function()
+def unique_consecutive(
+    input: Tensor, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None
+) -> Any:
+    """Return the first of each run of equal elements; if asked for, each element's run and the runs' lengths."""
+    if dim is not None:
+        raise NotImplementedError("unique_consecutive: only dim=None is supported: tapegrad compares elements")
+    flat = functions["reshape"](expect_tensor(input, "unique_consecutive").detach(), (-1,))  # type: ignore[attr-defined]
+    return _runs(flat, None, return_inverse, return_counts, shape_of(input))
