@@ -362,3 +362,56 @@ def test_names_and_text():
     optimizer = optim.AdamW(w.named_parameters(), lr=0.5)
     assert optimizer.param_groups[0]["param_names"] == ["weight", "bias"]
     assert "AdamW (\nParameter Group 0\n    amsgrad: False" in repr(optimizer)
+
+
+SCHEDULES = [
+    ("LambdaLR", (lambda step: 0.9**step,)),
+    ("StepLR", (4, 0.5)),
+    ("CosineAnnealingLR", (10, 0.01)),
+    ("OneCycleLR", (0.5, 25)),
+    ("OneCycleLR", ([0.5], None, 5, 5, 0.4, "linear")),
+]
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+@pytest.mark.parametrize(("name", "options"), SCHEDULES, ids=lambda case: str(case)[:20])
+def test_schedules_are_torch_s(name, options, optimizer):
+    torch = pytest.importorskip("torch")
+    rows = []
+    for library in (tg, torch):
+        w = library.tensor([1.0], requires_grad=True)
+        momentum = {"momentum": 0.9} if optimizer == "SGD" else {}
+        chosen = getattr(library.optim, optimizer)([w], lr=0.2, **momentum)
+        schedule = getattr(library.optim.lr_scheduler, name)(chosen, *options)
+        rows.append([])
+        for _ in range(24):
+            (group,) = chosen.param_groups
+            rows[-1].append((group["lr"], schedule.get_last_lr()[0], group.get("momentum", group.get("betas", [0])[0])))
+            w.grad = library.tensor([1.0])
+            chosen.step()
+            schedule.step()
+    np.testing.assert_allclose(*rows, rtol=1e-9, atol=1e-15)
+
+
+def test_schedules_go_on_from_their_state():
+    rates = []
+    for broken_off in (False, True):
+        optimizer = optim.SGD(parameters([np.ones(1)]), lr=0.2)
+        schedule = optim.lr_scheduler.StepLR(optimizer, 3)
+        for k in range(7):
+            if broken_off and k == 4:
+                state = schedule.state_dict()
+                schedule = optim.lr_scheduler.StepLR(optimizer, 100)
+                schedule.load_state_dict(state)
+            schedule.step()
+        rates.append(schedule.get_last_lr())
+    assert rates[0] == rates[1]
+    assert rates[0] == pytest.approx([0.002])
+
+
+def test_schedules_without_a_length_are_refused():
+    optimizer = optim.SGD(parameters([np.ones(1)]), momentum=0.9)
+    with pytest.raises(ValueError, match="You must define either total_steps OR"):
+        optim.lr_scheduler.OneCycleLR(optimizer, 0.1)
+    with pytest.raises(ValueError, match="Expected 1 lr_lambdas, but got 2"):
+        optim.lr_scheduler.LambdaLR(optimizer, [abs, abs])

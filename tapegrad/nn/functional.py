@@ -47,12 +47,12 @@ _NAMES = (
 )
 
 for _name in _NAMES:
-    if _name in functions:
-        globals()[_name] = functions[_name]
+    # one that torch has here only is entered with an underscore
+    globals()[_name] = functions.get(_name) or functions[f"_{_name}"]
 
 
 def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'tapegrad.nn.functional' has no attribute {name!r}")
 
 
-__all__ = [name for name in _NAMES if name in functions]
+__all__ = list(_NAMES)
