@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from tapegrad.native.dtypes import ITEM_BYTES, POINTERS
-from tapegrad.ops.calls import call, function, functions, normal_dim, shape_of
+from tapegrad.ops.calls import function, functions, normal_dim, shape_of
 from tapegrad.ops.registry import OF_ENTRY, OF_OPERAND, Op, declare
 from tapegrad.ops.reshaping_ops import product
 from tapegrad.ops.views import broadcast_shape, expand, reshape
-from tapegrad.runtime.handle import Tensor
+from tapegrad.runtime.errors import raise_status
+from tapegrad.runtime.handle import Tensor, wrap
 from tapegrad.runtime.layout import (
     GENERAL,
     MAX_NDIM,
@@ -30,6 +31,7 @@ from tapegrad.runtime.layout import (
     state_of,
     strides_in,
 )
+from tapegrad.runtime.machine import machine
 
 # Gradients of the parts are views of the whole's gradient: nothing is copied until a leaf's .grad keeps it.
 
@@ -258,6 +260,13 @@ def _starts(shapes: list[tuple[int, ...]], dim: int) -> list[int]:
     return starts
 
 
+def _emit(op: Op, parts: list[Tensor], dim: int, places: Iterable[int]) -> Tensor:
+    handle = machine.emit(op.code, len(parts), *[part._handle for part in parts], dim, *places)
+    if handle < 0:
+        raise_status(handle)
+    return wrap(handle)
+
+
 @function(method=False, aliases=("concat", "concatenate"))
 def cat(tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None, axis: int | None = None) -> Tensor:
     """Return tensors joined along a dimension.
@@ -287,7 +296,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None, a
         raise RuntimeError(f"zero-dimensional tensor (at position {shapes.index(())}) cannot be concatenated")
     ndim = max(map(len, shapes))
     dim = normal_dim(dim, ndim)
-    result = call(_CAT, *parts, attributes=(dim, *_starts(shapes, dim)))
+    result = _emit(_CAT, parts, dim, _starts(shapes, dim))
     return result if out is None else functions["_write_out"](out, result)
 
 
@@ -304,7 +313,7 @@ def stack(tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None)
                 f"stack expects each tensor to be equal size, but got {list(shape)} at entry 0 and "
                 f"{list(shape_of(part))} at entry {k}"
             )
-    result = call(_STACK, *parts, attributes=(normal_dim(dim, len(shape) + 1), *range(len(parts))))
+    result = _emit(_STACK, parts, normal_dim(dim, len(shape) + 1), range(len(parts)))
     return result if out is None else functions["_write_out"](out, result)
 
 
