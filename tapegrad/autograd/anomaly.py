@@ -136,7 +136,4 @@ def warn_of_visited() -> None:
     warnings.warn(f"Error detected in {_name_of_visited()}. {where}", stacklevel=4)
 
 
-_NO_SITE = (
-    "No forward pass information available. Enable detect anomaly during forward pass for more information."
-)
-
+_NO_SITE = "No forward pass information available. Enable detect anomaly during forward pass for more information."

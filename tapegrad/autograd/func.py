@@ -140,7 +140,13 @@ def _pull(known: list[tuple[Tensor, Tensor]], by: list[Tensor], create_graph: bo
     outputs, cotangents = [y for y, _ in known], [v for _, v in known]
     return list(
         gradients_of(
-            outputs, by, cotangents, retain_graph=True, create_graph=create_graph, allow_unused=True, materialize_grads=True
+            outputs,
+            by,
+            cotangents,
+            retain_graph=True,
+            create_graph=create_graph,
+            allow_unused=True,
+            materialize_grads=True,
         )
     )
 
@@ -175,7 +181,9 @@ def _linear(level: Level, output: Tensor, by: list[Tensor]) -> tuple[Tensor, lis
     return dummy, _pull([(output, dummy)], by, True)
 
 
-def jacrev(func: Callable[..., Any], argnums: Argnums = 0, *, has_aux: bool = False, **unused: Any) -> Callable[..., Any]:
+def jacrev(
+    func: Callable[..., Any], argnums: Argnums = 0, *, has_aux: bool = False, **unused: Any
+) -> Callable[..., Any]:
     """Return a function that computes the Jacobian of ``func``, row by row.
 
     Returns:

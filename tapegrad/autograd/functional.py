@@ -63,7 +63,9 @@ def _call(func: Callable[..., Any], inputs: Tensors, what: str, name: str, stric
     return is_tuple, outputs
 
 
-def _gradients(outputs: Sequence[Tensor], inputs: Tensors, cotangents: Sequence[Tensor], create_graph: bool) -> list[Any]:
+def _gradients(
+    outputs: Sequence[Tensor], inputs: Tensors, cotangents: Sequence[Tensor], create_graph: bool
+) -> list[Any]:
     """Return the gradients, None where there is none."""
     known = [(y, v) for y, v in zip(outputs, cotangents, strict=True) if _requires_grad(y)]
     if not known:
@@ -119,7 +121,9 @@ def vjp(
         out_is_tuple, outputs = _call(func, entered, "outputs of the user-provided function", "vjp", strict)
         vectors = _vector(v, outputs, "vjp", "the user-provided function's output")
         found = _gradients(outputs, entered, vectors, create_graph)
-        message = "The vjp of the user-provided function is independent of input {}. This is not allowed in strict mode."
+        message = (
+            "The vjp of the user-provided function is independent of input {}. This is not allowed in strict mode."
+        )
         product = _fill(found, entered, strict, message)
     return _leave(_plain(outputs, out_is_tuple), create_graph), _leave(_plain(product, is_tuple), create_graph)
 
@@ -138,7 +142,9 @@ def jvp(
         entered = _enter(given, create_graph)
         out_is_tuple, outputs = _call(func, entered, "outputs of the user-provided function", "jvp", strict)
         dummies = tuple(functions["zeros_like"](y.detach()).requires_grad_() for y in outputs)  # type: ignore[attr-defined]
-        message = "The jvp of the user-provided function is independent of input {}. This is not allowed in strict mode."
+        message = (
+            "The jvp of the user-provided function is independent of input {}. This is not allowed in strict mode."
+        )
         rows = _fill(_gradients(outputs, entered, dummies, True), entered, strict, message)
         found = _gradients(rows, dummies, vectors, create_graph)
         product = _fill(found, outputs, False, "")
@@ -183,11 +189,10 @@ def jacobian(
 
 def _block(number: int, output: Tensor, inputs: Tensors, create_graph: bool, strict: bool) -> Tensors:
     """Return the Jacobian of one output by each input."""
-    message = (
-        f"Output {number} of the user-provided function is independent of input {{}}. This is not allowed in strict mode."
-    )
+    message = f"Output {number} of the user-provided function is independent of input {{}}. This is not allowed in strict mode."
     rows = [
-        _fill(_gradients([output], inputs, [unit], create_graph), inputs, strict, message) for unit in unit_tensors(output)
+        _fill(_gradients([output], inputs, [unit], create_graph), inputs, strict, message)
+        for unit in unit_tensors(output)
     ]
     shape = shape_of(output)
     if not rows:

@@ -127,9 +127,7 @@ def _check_outputs(func: Callable[..., Any], inputs: Sequence[Any], settings: _S
     for j, x in enumerate(inputs):
         if not _requires_grad(x):
             continue
-        for k, (output, numerical) in enumerate(
-            zip(outputs, _numerical(func, inputs, x, settings.eps), strict=True)
-        ):
+        for k, (output, numerical) in enumerate(zip(outputs, _numerical(func, inputs, x, settings.eps), strict=True)):
             if not _requires_grad(output):
                 if np.abs(numerical).max(initial=0) > settings.atol:
                     raise GradcheckError("Numerical gradient for function expected to be zero")

@@ -52,7 +52,9 @@ class Level:
             return leaf
         return leaf.detach()  # type: ignore[attr-defined]
 
-    def gradients(self, output: Tensor, inputs: Any, cotangent: Tensor | None = None, *, again: bool = False) -> list[Tensor]:
+    def gradients(
+        self, output: Tensor, inputs: Any, cotangent: Tensor | None = None, *, again: bool = False
+    ) -> list[Tensor]:
         """Return the gradients by all tensors of a nest, zeros where there is none.
 
         Args:

@@ -57,20 +57,23 @@ def _finish_cotangent(slot: int, cotangent: int) -> int:
     return machine.retain_slot(replaced._handle)  # type: ignore[no-any-return]
 
 
-def _stash_cotangents() -> tuple[Any, Any, Any]:
-    """Take the cotangents that wait for the sweep around this one out of the slots."""
-    slots = machine.table("slots")
-    waiting = np.flatnonzero((slots["cotangent"] >= 0) & (slots["serial"] >= 0))
-    stashed = waiting, slots["cotangent"][waiting].copy(), slots["next"][waiting].copy()
-    slots["cotangent"][waiting] = -1
-    return stashed
+class _Stash:
+    """What the sweep around a nested one has noted in the slots, taken out and put back."""
 
+    def __init__(self, around: int) -> None:
+        slots = machine.table("slots")
+        self._around = around
+        self._waiting = np.flatnonzero((slots["cotangent"] >= 0) & (slots["serial"] >= 0))
+        self._cotangents, self._following = (slots[name][self._waiting] for name in ("cotangent", "next"))
+        self._needed = np.flatnonzero(slots["needed"] == around)
+        slots["cotangent"][self._waiting] = -1
 
-def _restore_cotangents(stashed: tuple[Any, Any, Any]) -> None:
-    slots = machine.table("slots")
-    waiting, cotangents, following = stashed
-    slots["cotangent"][waiting] = cotangents
-    slots["next"][waiting] = following
+    def restore(self) -> None:
+        slots = machine.table("slots")
+        slots["cotangent"][self._waiting] = self._cotangents
+        slots["next"][self._waiting] = self._following
+        slots["needed"][self._needed] = self._around
+        slots["flags"][list(_running[-1].captured)] |= HOOKED
 
 
 def _select(sweep: Sweep, inputs: Sequence[Tensor], top: int) -> None:
@@ -96,7 +99,7 @@ def run_sweep(
     """Give the roots their cotangents and sweep; one that runs inside of another's hook leaves the other as it was."""
     with _one_at_a_time:
         around = machine.begin_sweep(int(create_graph))
-        stashed = _stash_cotangents() if around[0] else None
+        stash = _Stash(around[1]) if around[0] else None
         sweep = Sweep()
         _running.append(sweep)
         try:
@@ -104,8 +107,8 @@ def run_sweep(
         finally:
             _running.pop()
             machine.end_sweep(*around)
-            if stashed is not None:
-                _restore_cotangents(stashed)
+            if stash is not None:
+                stash.restore()
     return sweep
 
 

@@ -400,6 +400,26 @@ def _run_rule(st, entry, retain_graph):
 
 
 @jit
+def _differentiate(st, entry, retain_graph):
+    """Run an entry's rule and let go of what it has saved; return 0 or a status."""
+    state = state_of(st)
+    row = entry_row(state.entries, entry)
+    state.error_op = row.op
+    state.visiting_op = row.op
+    state.visiting_site = row.site
+    state.site = row.site  # of the gradient's own entries
+    status = _check_saved(st, entry)
+    if status == 0:
+        status = reserve(st, 4 * row.word_count)
+    if status == 0:
+        status = _run_rule(st, entry, retain_graph)
+    if status == 0 and not retain_graph and row.saved != 0:
+        row.flags |= FREED
+        free_saved(st, entry)
+    return status
+
+
+@jit
 def _visit(st, entry, retain_graph):
     """Take an entry's cotangents through its rule; return 0 or a status."""
     state = state_of(st)
@@ -415,21 +435,11 @@ def _visit(st, entry, retain_graph):
                 return status
     if waiting == 0:
         return 0
-    state.error_op = row.op
-    state.visiting_op = row.op
-    state.visiting_site = row.site
-    state.site = row.site  # of the gradient's own entries
-    status = _check_saved(st, entry)
-    if status == 0:
-        status = reserve(st, 4 * row.word_count)
-    if status == 0:
-        status = _run_rule(st, entry, retain_graph)
-    if status < 0:
-        return status
+    if not state.selective or _wanted(st, entry) != 0:
+        status = _differentiate(st, entry, retain_graph)
+        if status < 0:
+            return status
     state.pending -= waiting
-    if not retain_graph and row.saved != 0:
-        row.flags |= FREED
-        free_saved(st, entry)
     for k in range(row.results):
         result = words[result_place(words, k)]
         if result >= 0 and slot_of(st, result).cotangent >= 0:
