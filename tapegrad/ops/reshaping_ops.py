@@ -90,7 +90,6 @@ FLIP = declare(
             ((make(5), [0]),),
             ((make(0, 3), [1]),),
         ],
-        public=False,
         math="x in reverse order along dimensions",
     )
 )
@@ -197,7 +196,6 @@ def _declare_triangle(name: str, lower: int) -> Op:
             contiguous=("input",),
             reference=getattr(np, name),
             samples=lambda make: [((make(3, 4), -1),), ((make(2, 4, 3), 1),), ((make(0, 3),),)],
-            public=False,
             math="x with zeros above a diagonal" if lower else "x with zeros below a diagonal",
         )
     )
