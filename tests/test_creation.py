@@ -83,7 +83,11 @@ def test_empty_has_the_shape():
 def test_default_dtype():
     tg.set_default_dtype(tg.float64)
     try:
-        assert tg.zeros(1).dtype is tg.float64 and tg.arange(1.0).dtype is tg.float64 and tg.full((1,), 0.5).dtype is tg.float64
+        assert (
+            tg.zeros(1).dtype is tg.float64
+            and tg.arange(1.0).dtype is tg.float64
+            and tg.full((1,), 0.5).dtype is tg.float64
+        )
     finally:
         tg.set_default_dtype(tg.float32)
 
@@ -95,7 +99,9 @@ def test_requires_grad():
     assert x.grad.tolist() == [2, 2, 2]
     assert tg.zeros_like(x).requires_grad is False
     for make in (tg.zeros, tg.eye, tg.empty):
-        with pytest.raises(RuntimeError, match="Only Tensors of floating point and complex dtype can require gradients"):
+        with pytest.raises(
+            RuntimeError, match="Only Tensors of floating point and complex dtype can require gradients"
+        ):
             make(2, dtype=tg.int64, requires_grad=True)
 
 

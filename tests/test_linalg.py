@@ -1,4 +1,4 @@
-"""Linear algebra against torch: values, first and second derivatives, errors; finite differences where torch has none."""
+"""Linear algebra against torch: values, first and second derivatives, errors."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,9 @@ from tapegrad.ops.registry import registry
 
 torch = pytest.importorskip("torch")
 rng = np.random.default_rng(1)
-FUNCTIONS = {name: getattr(linalg, name, None) or getattr(linalg_norms, name) for name in linalg.__all__ + linalg_norms.__all__}
+FUNCTIONS = {
+    name: getattr(linalg, name, None) or getattr(linalg_norms, name) for name in linalg.__all__ + linalg_norms.__all__
+}
 
 
 def well(*shape):
@@ -52,7 +54,7 @@ def compare(name, *arrays, after=lambda r: r, second=True, tolerance=1e-9, **kwa
     h = torch.autograd.grad(scalar(z, torch.tensor), theirs, create_graph=second)
     for a, b in zip(g, h, strict=True):
         close(a, b, 10 * tolerance)
-    if not second:
+    if not second or not any(b.requires_grad for b in h):
         return
     g2 = tg.autograd.grad(scalar(g, tg.tensor), mine, allow_unused=True)
     h2 = torch.autograd.grad(scalar(h, torch.tensor), theirs, allow_unused=True)
@@ -183,9 +185,16 @@ def test_matrix_rank():
 
 def test_gradient_of_the_determinant_of_singular_matrices():
     """The cofactors are the derivatives, whatever the rank: by minors."""
-    for a in ([[1.0, 2, 3], [4, 5, 6], [7, 8, 9]], [[1.0, 1, 0], [1, 1, 0], [0, 0, 1]], [[1.0, 2, 3], [2, 4, 6], [3, 6, 9]], [[0.0] * 3] * 3):
+    for a in (
+        [[1.0, 2, 3], [4, 5, 6], [7, 8, 9]],
+        [[1.0, 1, 0], [1, 1, 0], [0, 0, 1]],
+        [[1.0, 2, 3], [2, 4, 6], [3, 6, 9]],
+        [[0.0] * 3] * 3,
+    ):
         a = np.array(a)
-        minors = [[np.linalg.det(np.delete(np.delete(a, i, 0), j, 1)) * (-1) ** (i + j) for j in range(3)] for i in range(3)]
+        minors = [
+            [np.linalg.det(np.delete(np.delete(a, i, 0), j, 1)) * (-1) ** (i + j) for j in range(3)] for i in range(3)
+        ]
         x = tg.tensor(a, requires_grad=True)
         tg.det(x).backward()
         np.testing.assert_allclose(x.grad.numpy(), minors, atol=1e-12)
@@ -206,7 +215,9 @@ def test_float32(name):
     np.testing.assert_allclose(got, getattr(torch.linalg, name)(torch.tensor(a)).numpy(), rtol=2e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["inv", "det", "slogdet", "cholesky", "eigh", "eigvalsh", "qr", "svd", "svdvals", "pinv"])
+@pytest.mark.parametrize(
+    "name", ["inv", "det", "slogdet", "cholesky", "eigh", "eigvalsh", "qr", "svd", "svdvals", "pinv"]
+)
 @pytest.mark.parametrize("shape", [(0, 0), (0, 3, 3), (2, 0, 0)])
 def test_empty(name, shape):
     got = as_list(FUNCTIONS[name](tg.zeros(*shape)))

@@ -14,7 +14,8 @@ rng = np.random.default_rng(0)
 def both(*arrays, grad=True):
     """Return the arrays as tensors of tapegrad and of torch."""
     return [
-        [make(np.array(a), requires_grad=grad and a.dtype.kind == "f") for a in arrays] for make in (tg.tensor, torch.tensor)
+        [make(np.array(a), requires_grad=grad and a.dtype.kind == "f") for a in arrays]
+        for make in (tg.tensor, torch.tensor)
     ]
 
 
@@ -184,34 +185,36 @@ ERRORS = [
     ("matmul", [(2, 3), (4, 5)], f4, "mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)"),
     ("matmul", [(2, 3), (3, 5)], (f4, f8), "expected m1 and m2 to have the same dtype, but got: float != double"),
     ("matmul", [(2, 3), (4,)], f4, "size mismatch, got input (2), mat (2x3), vec (4)"),
-    ("matmul", [(2, 3), (3,)], (f4, f8), "addmv input tensors must have the same dtype, but got Double, Float, and Double"),
-    ("matmul", [(2,), (4,)], f4, "inconsistent tensor size, expected tensor [2] and src [4] to have the same number of "),
+    ("matmul", [(2, 3), (3,)], (f4, f8), "addmv input tensors must have the same dtype, but got Double, Float, and Double"),  # noqa: E501
+    ("matmul", [(2,), (4,)], f4, "inconsistent tensor size, expected tensor [2] and src [4] to have the same number of "),  # noqa: E501
     ("matmul", [(2,), (2,)], (f4, f8), "dot : expected both vectors to have same dtype, but found Float and Double"),
     ("matmul", [(2,), (4, 5)], f4, "mat1 and mat2 shapes cannot be multiplied (1x2 and 4x5)"),
     ("matmul", [(), (4, 5)], f4, "both arguments to matmul need to be at least 1D, but they are 0D and 2D"),
-    ("matmul", [(7, 2, 3), (7, 4, 5)], f4, "Expected size for first two dimensions of batch2 tensor to be: [7, 3] but got: [7, 4]."),
-    ("matmul", [(7, 2, 3), (6, 3, 5)], f4, "The size of tensor a (7) must match the size of tensor b (6) at non-singleton dimension 0"),
+    ("matmul", [(7, 2, 3), (7, 4, 5)], f4, "Expected size for first two dimensions of batch2 tensor to be: [7, 3] but got: [7, 4]."),  # noqa: E501
+    ("matmul", [(7, 2, 3), (6, 3, 5)], f4, "The size of tensor a (7) must match the size of tensor b (6) at non-singleton dimension 0"),  # noqa: E501
     ("matmul", [(7, 2, 3), (7, 3, 5)], (f4, f8), "expected scalar type Float but found Double"),
     ("matmul", [(7, 2, 3), (4, 5)], f4, "mat1 and mat2 shapes cannot be multiplied (14x3 and 4x5)"),
     ("matmul", [(7, 2, 3), (4,)], f4, "size mismatch, got input (14), mat (14x3), vec (4)"),
-    ("bmm", [(7, 2, 3), (6, 3, 5)], f4, "Expected size for first two dimensions of batch2 tensor to be: [7, 3] but got: [6, 3]."),
+    ("bmm", [(7, 2, 3), (6, 3, 5)], f4, "Expected size for first two dimensions of batch2 tensor to be: [7, 3] but got: [6, 3]."),  # noqa: E501
     ("bmm", [(7, 2, 3), (3, 5)], f4, "batch2 must be a 3D tensor"),
     ("mv", [(3,), (3,)], f4, "vector + matrix @ vector expected, got 1, 1, 1"),
     ("dot", [(3, 1), (3,)], f4, "1D tensors expected, but got 2D and 1D tensors"),
-    ("inner", [(2, 3), (4,)], f4, "inner() the last dimension must match on both input tensors but got shapes [2, 3] and [4]"),
+    ("inner", [(2, 3), (4,)], f4, "inner() the last dimension must match on both input tensors but got shapes [2, 3] and [4]"),  # noqa: E501
     ("outer", [(2, 3), (4,)], f4, "outer: Expected 1-D argument self, but got 2-D"),
     ("addmm", [(2, 3), (2, 4), (5, 3)], f4, "mat1 and mat2 shapes cannot be multiplied (2x4 and 5x3)"),
-    ("addmm", [(7, 3), (2, 4), (4, 3)], f4, "The expanded size of the tensor (2) must match the existing size (7) at non-singleton dimension 0.  Target sizes: [2, 3].  Tensor sizes: [7, 3]"),
-    ("addmm", [(2, 3), (2, 4), (4, 3)], (f8, f4, f4), "self and mat2 must have the same dtype, but got Double and Float"),
+    ("addmm", [(7, 3), (2, 4), (4, 3)], f4, "The expanded size of the tensor (2) must match the existing size (7) at non-singleton dimension 0.  Target sizes: [2, 3].  Tensor sizes: [7, 3]"),  # noqa: E501
+    ("addmm", [(2, 3), (2, 4), (4, 3)], (f8, f4, f4), "self and mat2 must have the same dtype, but got Double and Float"),  # noqa: E501
     ("linear", [(2, 3), (5, 4), (5,)], f4, "mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)"),
-    ("linear", [(2, 3), (5, 3), (4,)], f4, "The expanded size of the tensor (5) must match the existing size (4) at non-singleton dimension 1.  Target sizes: [2, 5].  Tensor sizes: [4]"),
-    ("linear", [(2, 3), (5, 3), (5,)], (f4, f8, f8), "mat1 and mat2 must have the same dtype, but got Float and Double"),
-    ("linear", [(2, 3), (5, 3), (5,)], (f4, f4, f8), "self and mat2 must have the same dtype, but got Double and Float"),
-    ("tensordot", [(2, 3), (4, 5), 1], f4, "contracted dimensions need to match, but first has size 3 in dim -1 and second has size 4 in dim 0"),
+    ("linear", [(2, 3), (5, 3), (4,)], f4, "The expanded size of the tensor (5) must match the existing size (4) at non-singleton dimension 1.  Target sizes: [2, 5].  Tensor sizes: [4]"),  # noqa: E501
+    ("linear", [(2, 3), (5, 3), (5,)], (f4, f8, f8), "mat1 and mat2 must have the same dtype, but got Float and Double"),  # noqa: E501
+    ("linear", [(2, 3), (5, 3), (5,)], (f4, f4, f8), "self and mat2 must have the same dtype, but got Double and Float"),  # noqa: E501
+    ("tensordot", [(2, 3), (4, 5), 1], f4, "contracted dimensions need to match, but first has size 3 in dim -1 and second has size 4 in dim 0"),  # noqa: E501
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "shapes", "dtypes", "message"), ERRORS, ids=[f"{n}-{k}" for k, (n, *_) in enumerate(ERRORS)])
+@pytest.mark.parametrize(
+    ("name", "shapes", "dtypes", "message"), ERRORS, ids=[f"{n}-{k}" for k, (n, *_) in enumerate(ERRORS)]
+)
 def test_errors_in_torchs_words(name, shapes, dtypes, message):
     dtypes = (dtypes,) * len(shapes) if isinstance(dtypes, str) else dtypes
     arrays = [np.ones(s, d) if isinstance(s, tuple) else s for s, d in zip(shapes, dtypes, strict=False)]

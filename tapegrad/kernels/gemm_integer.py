@@ -12,7 +12,7 @@ def make_integer_gemm(dtype: Any) -> Callable[[int], int]:
     """Return ``gemm(args) -> 0`` for an integer dtype; see ``make_gemm`` for the words. Overflow wraps around."""
     at, size, scalar = pointer_to(dtype), np.dtype(dtype).itemsize, np.dtype(dtype).type
 
-    def gemm(args):  # type: ignore[no-untyped-def]
+    def gemm(args):
         p = int64_at(args)
         m, n, k, rsa, csa, rsb, csb, rsc = p[0], p[1], p[2], p[4], p[5], p[7], p[8], p[10]
         for index in range(p[12]):
@@ -22,15 +22,18 @@ def make_integer_gemm(dtype: Any) -> Callable[[int], int]:
             for i in range(m):
                 for j in range(np.uintp(n if p[11] == 0 else 0)):
                     c[i * rsc + np.int64(j)] = scalar(0)
-                for l in range(k):
-                    x = a[i * rsa + l * csa]
+                for q in range(k):
+                    x = a[i * rsa + q * csa]
                     if csb == 1:
-                        row, out = at(p[6] + (index * p[14] + l * rsb) * size), at(p[9] + (index * p[15] + i * rsc) * size)
+                        row, out = (
+                            at(p[6] + (index * p[14] + q * rsb) * size),
+                            at(p[9] + (index * p[15] + i * rsc) * size),
+                        )
                         for j in range(np.uintp(n)):
                             out[j] += x * row[j]
                     else:
                         for j in range(n):
-                            c[i * rsc + j] += x * b[l * rsb + j * csb]
+                            c[i * rsc + j] += x * b[q * rsb + j * csb]
         return 0
 
     return gemm

@@ -1,8 +1,8 @@
 """Addresses of functions that the kernels of several ops call: they lie in one table, which the state block leads to.
 
-GEMM is compiled once for a dtype and not into each op that multiplies matrices; LAPACK's routines lie elsewhere in every
-process. So machine code finds them in the table, and an op's kernel maker, which runs in Python when the kernel is first
-needed, sees to it that they are there.
+GEMM is compiled once for a dtype and not into each op that multiplies matrices; LAPACK's routines lie elsewhere in
+every process. So machine code finds them in the table, and an op's kernel maker, which runs in Python when the kernel
+is first needed, sees to it that they are there.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ def need_gemm(dtype: int) -> None:
     if machine.addresses[_GEMM + dtype] == 0:
         make = make_gemm if dtype in (FLOAT32, FLOAT64) else make_integer_gemm
         gemm = make(NUMPY_DTYPES[dtype])
-        machine.addresses[_GEMM + dtype] = compile_function(gemm, f"gemm.{DTYPE_NAMES[dtype]}", "int64(int64)")  # type: ignore[arg-type]
+        machine.addresses[_GEMM + dtype] = compile_function(gemm, f"gemm.{DTYPE_NAMES[dtype]}", "int64(int64)")
 
 
 def need_routines(names: Sequence[str], dtype: int) -> None:
@@ -45,12 +45,12 @@ def routine_index(name: str, dtype: int) -> int:
 
 
 @jit
-def address_of(st, index):  # type: ignore[no-untyped-def]
+def address_of(st, index):
     """Return an address of the table."""
     return int64_at(state_of(st).addresses)[index]
 
 
 @jit
-def gemm_address(st, dtype):  # type: ignore[no-untyped-def]
+def gemm_address(st, dtype):
     """Return the address of the matrix multiplication of a dtype."""
     return int64_at(state_of(st).addresses)[_GEMM + dtype]

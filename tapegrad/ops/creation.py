@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.native.dtypes import POINTERS, SCALARS
+from tapegrad.native.dtypes import BOOL, FLOAT32, INT64, POINTERS, SCALARS
 from tapegrad.native.pointers import float64_from_bits
 from tapegrad.ops.calls import check_ndim, function, functions, shape_of, tensor_method
 from tapegrad.ops.registry import FLOATS, Op, declare
@@ -19,11 +19,8 @@ from tapegrad.runtime.entry_points import FIELDS
 from tapegrad.runtime.errors import raise_status
 from tapegrad.runtime.handle import Tensor, wrap
 from tapegrad.runtime.layout import (
-    BOOL,
-    FLOAT32,
     FROM_ATTRIBUTE,
     GENERAL,
-    INT64,
     REQUIRES_GRAD,
     STATE,
     attribute,
@@ -43,7 +40,7 @@ _default_dtype = ctypes.c_int64.from_address(machine.address + STATE.fields["def
 # ---- ops without operands; attribute 0 is the result's dtype ----
 
 
-def full_infer(st, frame):  # type: ignore[no-untyped-def]
+def full_infer(st, frame):
     """Attributes: dtype, number, the shape."""
     y = slot_of(st, output_slot(frame, 0))
     y.ndim = attribute_count(frame) - 2
@@ -56,7 +53,7 @@ def _full_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     pointer, scalar = POINTERS[result_dtype], SCALARS[result_dtype]
     is_float = bool(1 << result_dtype & FLOATS)
 
-    def kernel(st, frame):  # type: ignore[no-untyped-def]
+    def kernel(st, frame):
         y = pointer(data_address(st, output_slot(frame, 0)))
         value = scalar(float64_from_bits(attribute(frame, 1))) if is_float else scalar(attribute(frame, 1))
         for i in range(np.uintp(slot_of(st, output_slot(frame, 0)).numel)):
@@ -66,7 +63,7 @@ def _full_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     return kernel
 
 
-def row_infer(st, frame):  # type: ignore[no-untyped-def]
+def row_infer(st, frame):
     """Attributes: dtype, length, two numbers."""
     y = slot_of(st, output_slot(frame, 0))
     y.ndim = 1
@@ -79,7 +76,7 @@ def _arange_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     pointer, scalar = POINTERS[result_dtype], SCALARS[result_dtype]
     is_float = bool(1 << result_dtype & FLOATS)
 
-    def kernel(st, frame):  # type: ignore[no-untyped-def]
+    def kernel(st, frame):
         y = pointer(data_address(st, output_slot(frame, 0)))
         n = slot_of(st, output_slot(frame, 0)).numel
         if is_float:
@@ -96,10 +93,10 @@ def _arange_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
 
 
 def _linspace_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
-    """From both ends to the middle, so that both ends are exact; a float, as the bits of a float64, is cut to integers."""
+    """From both ends to the middle, so that both ends are exact; integers are cut."""
     pointer, scalar = POINTERS[result_dtype], SCALARS[result_dtype]
 
-    def kernel(st, frame):  # type: ignore[no-untyped-def]
+    def kernel(st, frame):
         y = pointer(data_address(st, output_slot(frame, 0)))
         n = slot_of(st, output_slot(frame, 0)).numel
         start, end = float64_from_bits(attribute(frame, 2)), float64_from_bits(attribute(frame, 3))
@@ -111,7 +108,7 @@ def _linspace_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     return kernel
 
 
-def eye_infer(st, frame):  # type: ignore[no-untyped-def]
+def eye_infer(st, frame):
     """Attributes: dtype, rows, columns."""
     y = slot_of(st, output_slot(frame, 0))
     y.ndim = 2
@@ -123,7 +120,7 @@ def eye_infer(st, frame):  # type: ignore[no-untyped-def]
 def _eye_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     pointer, scalar = POINTERS[result_dtype], SCALARS[result_dtype]
 
-    def kernel(st, frame):  # type: ignore[no-untyped-def]
+    def kernel(st, frame):
         y = pointer(data_address(st, output_slot(frame, 0)))
         n, m = attribute(frame, 1), attribute(frame, 2)
         for i in range(np.uintp(n * m)):
@@ -137,7 +134,16 @@ def _eye_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
 
 def _source(name: str, infer: Callable[..., int], kernel: Callable[[int, int], Callable[..., int]], math: str) -> Op:
     return declare(
-        Op(name=name, inputs=(), kind=GENERAL, result=FROM_ATTRIBUTE, infer=infer, kernel=kernel, public=False, math=math)
+        Op(
+            name=name,
+            inputs=(),
+            kind=GENERAL,
+            result=FROM_ATTRIBUTE,
+            infer=infer,
+            kernel=kernel,
+            public=False,
+            math=math,
+        )
     )
 
 
@@ -266,7 +272,7 @@ def full(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """Return a tensor of the shape ``size`` with one number everywhere, whose dtype is by default that of the number."""
+    """Return a tensor of the shape ``size`` with one number everywhere, by default of the number's dtype."""
     check_device(device)
     value = _number(fill_value)
     shape = shape_argument((size,) if isinstance(size, int) else tuple(size))
@@ -313,9 +319,7 @@ def full_like(
     memory_format: Any = None,
 ) -> Tensor:
     """Return a tensor of the shape and, by default, the dtype of ``input`` with one number everywhere."""
-    return full(
-        shape_of(input), fill_value, dtype=_dtype(input, dtype), device=device, requires_grad=requires_grad
-    )
+    return full(shape_of(input), fill_value, dtype=_dtype(input, dtype), device=device, requires_grad=requires_grad)
 
 
 def _dtype(input: Tensor, dtype: Any) -> Any:
@@ -476,4 +480,15 @@ def triu_indices(
     return _triangle(np.triu_indices, row, col, offset, dtype, device)
 
 
-__all__ = ["check_device", "code_of", "empty", "finish", "from_array", "full", "functions", "ones", "shape_argument", "zeros"]
+__all__ = [
+    "check_device",
+    "code_of",
+    "empty",
+    "finish",
+    "from_array",
+    "full",
+    "functions",
+    "ones",
+    "shape_argument",
+    "zeros",
+]

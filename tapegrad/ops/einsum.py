@@ -1,7 +1,7 @@
 """Sums of products over named dimensions: einsum, tensordot, kron.
 
-A contraction of two operands is a product of matrices: batch dimensions (in both and kept), free ones (in one), contracted
-ones (in both and not kept). More operands are taken two at a time, in the order that ``numpy.einsum_path`` finds.
+A contraction of two operands is a product of matrices: batch dimensions (in both and kept), free ones (in one),
+contracted ones (in both and not kept). More operands are taken two at a time, as ``numpy.einsum_path`` says.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ def einsum(equation: Any, *operands: Any) -> Tensor:
     """Return the sum of products of the operands' elements that the equation names (Einstein's notation).
 
     Args:
-        equation: subscripts of each operand, separated by commas, and behind an arrow those of the result: ``"bij,bjk->bik"``.
-            A letter that the result lacks is summed over; without an arrow the result has the letters that occur once, in
-            alphabetical order. A letter twice in one operand takes its diagonal; ``...`` stands for dimensions that
-            broadcast. Instead, operands and lists of ints (and Ellipsis) may alternate: ``einsum(a, [0, 1], b, [1, 2], [0, 2])``.
+        equation: subscripts of each operand, separated by commas, and behind an arrow those of the result, as in
+            ``"bij,bjk->bik"``. A letter that the result lacks is summed over; without an arrow the result has the
+            letters that occur once, in alphabetical order. A letter twice in one operand takes its diagonal; ``...``
+            stands for dimensions that broadcast. Instead, operands and lists of ints (and Ellipsis) may alternate:
+            ``einsum(a, [0, 1], b, [1, 2], [0, 2])``.
         *operands: as many tensors, or one list of them.
 
     Raises:
@@ -80,7 +81,9 @@ def _parse(equation: str, operands: Sequence[Tensor]) -> tuple[list[Labels], Lab
     if len(terms) != len(operands):
         few = "fewer" if len(operands) < len(terms) else "more"
         raise RuntimeError(f"einsum(): {few} operands were provided than specified in the equation")
-    inputs = [_labels(term, equation, len(shape_of(t)), k) for k, (term, t) in enumerate(zip(terms, operands, strict=True))]
+    inputs = [
+        _labels(term, equation, len(shape_of(t)), k) for k, (term, t) in enumerate(zip(terms, operands, strict=True))
+    ]
     hidden = max((sum(isinstance(label, int) for label in labels) for labels in inputs), default=0)
     ellipsis: Labels = list(range(-hidden, 0))
     seen = [label for labels in inputs for label in labels]
@@ -200,9 +203,7 @@ def _pairs(step: tuple[int, ...]) -> list[tuple[int, ...]]:
     return [tuple(first[:2]), *_pairs((*rest, raise_to))]
 
 
-def _contract(
-    a: Tensor, names_a: Labels, b: Tensor, names_b: Labels, keep: set[Hashable]
-) -> tuple[Tensor, Labels]:
+def _contract(a: Tensor, names_a: Labels, b: Tensor, names_b: Labels, keep: set[Hashable]) -> tuple[Tensor, Labels]:
     """Multiply two operands and sum over the names that are not kept."""
     a, names_a = _sum_out(a, names_a, keep | set(names_b))
     b, names_b = _sum_out(b, names_b, keep | set(names_a))
@@ -249,11 +250,11 @@ def _arranged(tensor: Tensor, names: Labels, order: Labels, sizes: dict[Hashable
 
 
 def _permuted(tensor: Tensor, order: list[int]) -> Tensor:
-    return tensor if order == sorted(order) else functions["permute"](tensor, order)  # type: ignore[no-any-return]
+    return tensor if order == sorted(order) else functions["permute"](tensor, order)
 
 
 def _reshaped(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return tensor if shape_of(tensor) == shape else functions["reshape"](tensor, shape)  # type: ignore[no-any-return]
+    return tensor if shape_of(tensor) == shape else functions["reshape"](tensor, shape)
 
 
 def _sum_out(tensor: Tensor, names: Labels, keep: set[Hashable]) -> tuple[Tensor, Labels]:
@@ -294,8 +295,8 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Any = None) -> Tensor:
         x, y = shape_of(a)[d], shape_of(b)[e]
         if x != y:
             raise RuntimeError(
-                f"contracted dimensions need to match, but first has size {x} in dim {d - n if isinstance(dims, int) else d} "
-                f"and second has size {y} in dim {e}"
+                f"contracted dimensions need to match, but first has size {x} in dim "
+                f"{d - n if isinstance(dims, int) else d} and second has size {y} in dim {e}"
             )
     names_a: Labels = [("a", d) for d in range(n)]
     names_b: Labels = [names_a[first[second.index(d)]] if d in second else ("b", d) for d in range(m)]

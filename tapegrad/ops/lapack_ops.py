@@ -11,9 +11,9 @@ from tapegrad.kernels.lapack_call import (
     RCOND,
     ROUTINE0,
     ROUTINE1,
+    WORDS,
     WORK,
     WORK_BYTES,
-    WORDS,
     A,
     B,
     K,
@@ -45,24 +45,24 @@ from tapegrad.runtime.memory import give_block, size_class, take_block
 
 
 @jit
-def work_class(size):  # type: ignore[no-untyped-def]
+def work_class(size):
     """Return the size class of a scratch of so many bytes, -1 where the state's workspace is large enough."""
     return -1 if size <= WORKSPACE_BYTES else size_class(size)
 
 
 @jit
-def take_work(st, index):  # type: ignore[no-untyped-def]
+def take_work(st, index):
     return state_of(st).workspace if index < 0 else take_block(st, index)
 
 
 @jit
-def give_work(st, block, index):  # type: ignore[no-untyped-def]
+def give_work(st, block, index):
     if index >= 0:
         give_block(st, block, index)
 
 
 @jit
-def batch_of(row):  # type: ignore[no-untyped-def]
+def batch_of(row):
     """Return the number of matrices of an operand: the product of its leading dimensions."""
     count = 1
     for d in range(row.ndim - 2):
@@ -71,7 +71,7 @@ def batch_of(row):  # type: ignore[no-untyped-def]
 
 
 @jit
-def failed_with(st, status, info):  # type: ignore[no-untyped-def]
+def failed_with(st, status, info):
     """Note which matrix of a batch failed and why; return the status."""
     state_of(st).error_value0 = status - 1
     state_of(st).error_value1 = info
@@ -90,7 +90,7 @@ def lapack_kernel(
     Args:
         make: makes the kernel of LAPACK for a dtype; see kernels/lapack_call.py.
         routines: the routines it calls.
-        workspace: returns, for the bytes of an element, a function of m, n, k and the flags that gives the bytes of scratch.
+        workspace: returns, for the bytes of an element, a function of m, n, k and the flags: the bytes of scratch.
         outputs: the words that the addresses of the op's results go to.
         flags: the flags, by default the op's attribute 0. Attribute 1 is RCOND.
     """
@@ -101,7 +101,7 @@ def lapack_kernel(
         first, second = routine_index(routines[0], dtype), routine_index(routines[-1], dtype)
         given = flags if flags is not None else -1
 
-        def kernel(st, frame):  # type: ignore[no-untyped-def]
+        def kernel(st, frame):
             x = slot_of(st, input_slot(frame, 0))
             words = stack_words(16)
             a = int64_at(words)

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from tapegrad.kernels.lapack import TRANSPOSED, UNIT, UPPER
 from tapegrad.kernels.lapack_call import NOT_FINITE
+from tapegrad.native.dtypes import FLOAT32
 from tapegrad.ops import linalg_solving, linalg_spectral
 from tapegrad.ops.calls import call, expect_tensor, function, functions, ndim_of, shape_of, tensor_method
 from tapegrad.ops.creation import eye
@@ -21,17 +22,17 @@ from tapegrad.ops.views import expand as _expand
 from tapegrad.runtime.dtype import DTYPES
 from tapegrad.runtime.errors import LinAlgError, raise_status
 from tapegrad.runtime.handle import Tensor, wrap
-from tapegrad.runtime.layout import FLOAT32, REQUIRES_GRAD, SINGULAR
+from tapegrad.runtime.layout import REQUIRES_GRAD, SINGULAR
 from tapegrad.runtime.machine import machine
 
 _TYPE_NAMES = ("Bool", "Byte", "Int", "Long", "Float", "Double")
 
 LinAlgError = LinAlgError
-Eigh = namedtuple("linalg_eigh", ("eigenvalues", "eigenvectors"))
-Svd = namedtuple("linalg_svd", ("U", "S", "Vh"))
-Qr = namedtuple("linalg_qr", ("Q", "R"))
-Slogdet = namedtuple("linalg_slogdet", ("sign", "logabsdet"))
-Lstsq = namedtuple("linalg_lstsq", ("solution", "residuals", "rank", "singular_values"))
+Eigh = namedtuple("Eigh", ("eigenvalues", "eigenvectors"))
+Svd = namedtuple("Svd", ("U", "S", "Vh"))
+Qr = namedtuple("Qr", ("Q", "R"))
+Slogdet = namedtuple("Slogdet", ("sign", "logabsdet"))
+Lstsq = namedtuple("Lstsq", ("solution", "residuals", "rank", "singular_values"))
 
 
 # ---- arguments and errors ----
@@ -72,7 +73,7 @@ def check_same_dtype(A: Tensor, B: Tensor, name: str) -> None:
 def _run(
     op: Op, words: Callable[[int, int], str], *operands: Tensor, attributes: tuple[int | float, ...] = ()
 ) -> tuple[Tensor, ...]:
-    """Emit an op, return its results; where LAPACK failed, raise a LinAlgError in the words of ``words(info, order)``."""
+    """Emit an op, return its results; where LAPACK failed, raise a LinAlgError in ``words(info, order)``."""
     handles = machine.emit_several(op.code, len(operands), *[operand._handle for operand in operands], *attributes)
     if not isinstance(handles, tuple):
         if handles == SINGULAR and machine.error is None:
@@ -89,8 +90,8 @@ def _fail(words: Callable[[int, int], str], A: Tensor) -> NoReturn:
 
 def _inverse_words(info: int, n: int) -> str:
     return (
-        f"linalg.inv: The diagonal element {info} is zero, the inversion could not be completed because the input matrix "
-        "is singular."
+        f"linalg.inv: The diagonal element {info} is zero, the inversion could not be completed because the input "
+        "matrix is singular."
     )
 
 
@@ -185,7 +186,7 @@ def solve(A: Tensor, B: Tensor, *, left: bool = True, out: Any = None) -> Tensor
     A, B = _broadcast_lead(A, B, "linalg.solve")
     (X,) = _run(linalg_solving.SOLVE, _solver_words, A, B)
     if vector:
-        return functions["squeeze"](X, -1)  # type: ignore[no-any-return]
+        return functions["squeeze"](X, -1)
     return X if left else transposed(X)
 
 
@@ -207,7 +208,7 @@ def slogdet(A: Tensor) -> Any:
 def logdet(A: Tensor) -> Tensor:
     """Return the logarithm of the determinants of matrices [..., n, n]: nan for a negative one, -inf for 0."""
     sign, logabsdet = slogdet(A)
-    return logabsdet + sign.detach().log()  # type: ignore[no-any-return]
+    return logabsdet + sign.detach().log()
 
 
 def cholesky(A: Tensor, *, upper: bool = False, out: Any = None) -> Tensor:
@@ -244,8 +245,7 @@ def solve_triangular(
     if (b[-2] if left else b[-1]) != a[-1]:
         equation = "AX = B" if left else "XA = B"
         raise RuntimeError(
-            f"{name}: Incompatible shapes of A and B for the equation {equation} "
-            f"({a[-2]}x{a[-1]} and {b[-2]}x{b[-1]})"
+            f"{name}: Incompatible shapes of A and B for the equation {equation} ({a[-2]}x{a[-1]} and {b[-2]}x{b[-1]})"
         )
     flags = (UPPER if upper else 0) | (UNIT if unitriangular else 0) | (0 if left else TRANSPOSED)
     A, B = _broadcast_lead(A, B if left else transposed(B), name)
@@ -274,15 +274,17 @@ def qr(A: Tensor, mode: str = "reduced", *, out: Any = None) -> Any:
     """Return ``A = Q R`` of matrices [..., m, n], Q having orthonormal columns and R being upper triangular.
 
     Args:
-        mode: "reduced" (Q [..., m, k], R [..., k, n], k the smaller of m and n), "complete" (Q [..., m, m]) or "r" (Q empty).
-            "complete" of a tall matrix and "r" have no gradient.
+        mode: "reduced" (Q [..., m, k], R [..., k, n], k the smaller of m and n), "complete" (Q [..., m, m]) or "r" (Q
+            empty). "complete" of a tall matrix and "r" have no gradient.
 
     Raises:
         RuntimeError: not a batch of float matrices, or another mode.
     """
     m, n = check_matrix(A, "linalg.qr")[-2:]
     if mode not in ("reduced", "complete", "r"):
-        raise RuntimeError(f"qr received unrecognized mode '{mode}' but expected one of 'reduced' (default), 'r', or 'complete'")
+        raise RuntimeError(
+            f"qr received unrecognized mode '{mode}' but expected one of 'reduced' (default), 'r', or 'complete'"
+        )
     words = _not_converged("linalg.qr")
     if mode == "r" or (mode == "complete" and m > n):
         Q, R = _run(linalg_spectral.QR, words, A.detach(), attributes=(int(mode == "complete"),))  # type: ignore[attr-defined]
@@ -298,8 +300,8 @@ def svd(A: Tensor, full_matrices: bool = True, *, driver: Any = None, out: Any =
     """Return ``A = U diag(S) Vh`` of matrices [..., m, n], S falling.
 
     Args:
-        full_matrices: whether U is [..., m, m] and Vh [..., n, n]; else [..., m, k] and [..., k, n]. The columns beyond k
-            have no gradient.
+        full_matrices: whether U is [..., m, m] and Vh [..., n, n]; else [..., m, k] and [..., k, n]. The columns
+            beyond k have no gradient.
 
     Raises:
         LinAlgError: a matrix has nan or inf, or the algorithm did not converge.
@@ -322,7 +324,7 @@ def svdvals(A: Tensor, *, driver: Any = None, out: Any = None) -> Tensor:
     """Return the singular values [..., min(m, n)] of matrices [..., m, n], falling."""
     check_matrix(A, "linalg.svdvals")
     if wants_gradient(A):
-        return svd(A, full_matrices=False).S  # type: ignore[no-any-return]
+        return svd(A, full_matrices=False).S
     return _run(linalg_spectral.SVDVALS, _not_converged("linalg.svdvals"), A)[0]
 
 
@@ -350,7 +352,7 @@ def eigvalsh(A: Tensor, UPLO: str = "L", *, out: Any = None) -> Tensor:
     """Return the eigenvalues [..., n], rising, of symmetric matrices."""
     check_square(A, "linalg.eigvalsh")
     if wants_gradient(A):
-        return eigh(A, UPLO).eigenvalues  # type: ignore[no-any-return]
+        return eigh(A, UPLO).eigenvalues
     words = _not_converged("linalg.eigvalsh")
     return _run(linalg_spectral.EIGVALSH, words, A, attributes=(_uplo(UPLO, "linalg.eigvalsh"),))[0]
 
@@ -378,8 +380,8 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
         driver: "gelsy" (default), "gels", "gelsd" or "gelss".
 
     Returns:
-        solution, residuals (squared, [..., k]; empty if m <= n or A has not full rank), rank, and singular values (empty
-        but for gelsd and gelss).
+        solution, residuals (squared, [..., k]; empty for gelsy, if m <= n or if A has not full rank), rank, and
+        singular values (empty but for gelsd and gelss).
 
     Raises:
         RuntimeError: shapes or dtypes do not fit, or an unknown driver.
@@ -400,8 +402,8 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
     X, rank, values = _run(op, _not_converged(name), A, B, attributes=(0, limit))
     none = functions["empty"](0, dtype=A.dtype)  # type: ignore[attr-defined]
     residuals = none
-    if a[-2] > a[-1] and bool((rank == a[-1]).all()):
-        residuals = ((B - matmul(A, X)) ** 2).sum(-2)  # type: ignore[attr-defined]
+    if driver != "gelsy" and a[-2] > a[-1] and bool((rank == a[-1]).all()):
+        residuals = ((B - matmul(A, X)) ** 2).sum(-2)
     if vector:
         X = functions["squeeze"](X, -1)
     return Lstsq(X, residuals, rank, values if driver in ("gelsd", "gelss") else none)

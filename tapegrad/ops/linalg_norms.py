@@ -1,4 +1,4 @@
-"""Linear algebra made of other functions: norms, rank, condition, powers, chains of products, cross products, Vandermonde."""
+"""Linear algebra made of other functions: norms, rank, condition, powers, chains of products, cross, Vandermonde."""
 
 from __future__ import annotations
 
@@ -29,12 +29,17 @@ from tapegrad.runtime.layout import (
 )
 from tapegrad.runtime.machine import machine
 
-
 # ---- norms ----
 
 
 def matrix_norm(
-    A: Tensor, ord: Any = "fro", dim: Sequence[int] = (-2, -1), keepdim: bool = False, *, dtype: Any = None, out: Any = None
+    A: Tensor,
+    ord: Any = "fro",
+    dim: Sequence[int] = (-2, -1),
+    keepdim: bool = False,
+    *,
+    dtype: Any = None,
+    out: Any = None,
 ) -> Tensor:
     """Return a norm of the matrices in two dimensions: "fro", "nuc", 1, -1, inf, -inf (sums of columns, rows), 2, -2.
 
@@ -52,7 +57,7 @@ def matrix_norm(
     if rows == columns:
         raise RuntimeError(f"linalg.matrix_norm: dims must be different. Got ({dim[0]}, {dim[1]})")
     if ord == "fro":
-        return vector_norm(A, 2, (rows, columns), keepdim)  # type: ignore[no-any-return]
+        return vector_norm(A, 2, (rows, columns), keepdim)
     if ord in (1, -1, float("inf"), float("-inf")):
         return _largest_sum(A, rows if abs(ord) == 1 else columns, columns if abs(ord) == 1 else rows, ord > 0, keepdim)
     if ord not in ("nuc", 2, -2):
@@ -61,7 +66,7 @@ def matrix_norm(
     result = values.sum(-1) if ord == "nuc" else values.amax(-1) if ord == 2 else values.amin(-1)  # type: ignore[attr-defined]
     for d in sorted((rows, columns)) if keepdim else ():
         result = functions["unsqueeze"](result, d)
-    return result  # type: ignore[no-any-return]
+    return result
 
 
 def _largest_sum(A: Tensor, summed: int, compared: int, largest: bool, keepdim: bool) -> Tensor:
@@ -70,7 +75,7 @@ def _largest_sum(A: Tensor, summed: int, compared: int, largest: bool, keepdim: 
     result = sums.amax(compared, keepdim=True) if largest else sums.amin(compared, keepdim=True)
     for d in () if keepdim else sorted((summed, compared), reverse=True):
         result = functions["squeeze"](result, d)
-    return result  # type: ignore[no-any-return]
+    return result
 
 
 def norm(
@@ -86,14 +91,14 @@ def norm(
     if dtype is not None:
         A = functions["to_dtype"](A, dtype)
     if ord is None:
-        return vector_norm(A, 2, dims, keepdim)  # type: ignore[no-any-return]
+        return vector_norm(A, 2, dims, keepdim)
     if dims is None and ndim_of(A) not in (1, 2):
         raise RuntimeError(
             f"linalg.norm: If dim is not specified but ord is, the input must be 1D or 2D. Got {ndim_of(A)}D."
         )
     if len(dims) == 2 if dims is not None else ndim_of(A) == 2:
         return matrix_norm(A, ord, dims or (0, 1), keepdim)
-    return vector_norm(A, ord, dims, keepdim)  # type: ignore[no-any-return]
+    return vector_norm(A, ord, dims, keepdim)
 
 
 def cond(A: Tensor, p: Any = None, *, out: Any = None) -> Tensor:
@@ -104,7 +109,7 @@ def cond(A: Tensor, p: Any = None, *, out: Any = None) -> Tensor:
         check_matrix(A, "linalg.cond")
         values = svdvals(A)
         largest, smallest = values.amax(-1), values.amin(-1)  # type: ignore[attr-defined]
-        return smallest / largest if p == -2 else largest / smallest  # type: ignore[no-any-return]
+        return smallest / largest if p == -2 else largest / smallest
     check_square(A, "linalg.cond")
     try:
         return matrix_norm(A, p) * matrix_norm(inv(A), p)  # type: ignore[operator, no-any-return]
@@ -132,13 +137,13 @@ def matrix_rank(
     absolute = tol if tol is not None else atol
     relative = rtol if rtol is not None else (0.0 if absolute is not None else max(m, n) * machine_epsilon(A))
     if min(m, n) == 0:
-        return functions["zeros"](shape_of(A)[:-2], dtype=int64)  # type: ignore[no-any-return]
+        return functions["zeros"](shape_of(A)[:-2], dtype=int64)
     values = eigvalsh(A).abs() if hermitian else svdvals(A)  # type: ignore[attr-defined]
     limit = values.amax(-1, keepdim=True) * relative
     if absolute is not None:
         absolute = functions["unsqueeze"](absolute, -1) if isinstance(absolute, Tensor) else absolute
         limit = functions["maximum"](limit, limit * 0 + absolute)
-    return (values > limit).sum(-1)  # type: ignore[no-any-return]
+    return (values > limit).sum(-1)
 
 
 # ---- products ----
@@ -157,11 +162,12 @@ def matrix_power(A: Tensor, n: int, *, out: Any = None) -> Tensor:
         raise RuntimeError("linalg.matrix_power: The input tensor A must have at least 2 dimensions.")
     if shape[-1] != shape[-2]:
         raise RuntimeError(
-            f"linalg.matrix_power: A must be batches of square matrices, but they are {shape[-2]} by {shape[-1]} matrices"
+            f"linalg.matrix_power: A must be batches of square matrices, but they are {shape[-2]} by {shape[-1]} "
+            "matrices"
         )
     if n == 0:
         identity = eye(shape[-1], dtype=DTYPES[machine.dtype_of(A._handle)])
-        return functions["clone"](_expand(identity, shape))  # type: ignore[no-any-return]
+        return functions["clone"](_expand(identity, shape))
     if n < 0:
         A, n = inv(A), -n
     result: Tensor | None = None
@@ -198,7 +204,7 @@ def multi_dot(tensors: Sequence[Tensor], *, out: Any = None) -> Tensor:
     matrices[-1] = functions["unsqueeze"](tensors[-1], 1) if last else tensors[-1]
     result = _multiply_chain(matrices, _chain_splits([*(shape_of(m)[0] for m in matrices), shape_of(matrices[-1])[1]]))
     result = functions["squeeze"](result, -1) if last else result
-    return functions["squeeze"](result, 0) if first else result  # type: ignore[no-any-return]
+    return functions["squeeze"](result, 0) if first else result
 
 
 def _chain_splits(sizes: list[int]) -> Callable[[int, int], int]:
@@ -209,9 +215,7 @@ def _chain_splits(sizes: list[int]) -> Callable[[int, int], int]:
     for length in range(1, n):
         for i in range(n - length):
             j = i + length
-            options = [
-                (cost[i][k] + cost[k + 1][j] + sizes[i] * sizes[k + 1] * sizes[j + 1], k) for k in range(i, j)
-            ]
+            options = [(cost[i][k] + cost[k + 1][j] + sizes[i] * sizes[k + 1] * sizes[j + 1], k) for k in range(i, j)]
             cost[i][j], split[i][j] = min(options)
     return lambda i, j: split[i][j]
 
@@ -227,7 +231,7 @@ def _multiply_chain(matrices: list[Tensor], split: Callable[[int, int], int], fi
 # ---- cross product ----
 
 
-def cross_infer(st, frame):  # type: ignore[no-untyped-def]
+def cross_infer(st, frame):
     x, y = slot_of(st, input_slot(frame, 0)), slot_of(st, output_slot(frame, 0))
     y.ndim = x.ndim
     for d in range(x.ndim):
@@ -239,7 +243,7 @@ def _cross_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     """Attribute: the dimension of length 3."""
     pointer = POINTERS[dtype]
 
-    def kernel(st, frame):  # type: ignore[no-untyped-def]
+    def kernel(st, frame):
         row, dim = slot_of(st, input_slot(frame, 0)), attribute(frame, 0)
         x, w = pointer(data_address(st, input_slot(frame, 0))), pointer(data_address(st, input_slot(frame, 1)))
         y = pointer(data_address(st, output_slot(frame, 0)))
@@ -289,9 +293,7 @@ def cross(input: Tensor, other: Tensor, *, dim: int = -1, out: Any = None) -> Te
         )
     place = normal_dim(dim, len(a))
     if (a[place], b[place]) != (3, 3):
-        raise RuntimeError(
-            f"linalg.cross: inputs dimension {dim} must have length 3. Got {a[place]} and {b[place]}"
-        )
+        raise RuntimeError(f"linalg.cross: inputs dimension {dim} must have length 3. Got {a[place]} and {b[place]}")
     if a != b:
         shape = functions["broadcast_shapes"](a, b)
         input, other = _expand(input, shape), _expand(other, shape)
@@ -316,11 +318,22 @@ def vander(x: Tensor, N: int | None = None) -> Tensor:
     """Return the Vandermonde matrices [..., n, N] of vectors [..., n]: the powers 0 .. N-1 of each element."""
     n = shape_of(expect_tensor(x, "linalg.vander", "x"))[-1]
     exponents = arange(n if N is None else N)
-    return functions["unsqueeze"](x, -1) ** exponents  # type: ignore[no-any-return]
+    return functions["unsqueeze"](x, -1) ** exponents
 
 
 functions["cross"] = _cross_of
 functions["_matrix_norm"] = matrix_norm
 tensor_method("cross")(_cross_of)
 
-__all__ = ["cond", "cross", "matrix_norm", "matrix_power", "matrix_rank", "multi_dot", "norm", "vander", "vecdot", "vector_norm"]
+__all__ = [
+    "cond",
+    "cross",
+    "matrix_norm",
+    "matrix_power",
+    "matrix_rank",
+    "multi_dot",
+    "norm",
+    "vander",
+    "vecdot",
+    "vector_norm",
+]

@@ -1,4 +1,4 @@
-"""Small ops of which the gradient rules of linear algebra are made: transposes, rows and columns, triangles, identities."""
+"""Small ops that linear algebra's gradient rules are made of: transposes, rows, columns, triangles, identities."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,17 +24,17 @@ from tapegrad.runtime.layout import (
 
 
 @jit
-def rows_of(row):  # type: ignore[no-untyped-def]
+def rows_of(row):
     return shape_in(row)[row.ndim - 2]
 
 
 @jit
-def columns_of(row):  # type: ignore[no-untyped-def]
+def columns_of(row):
     return shape_in(row)[row.ndim - 1]
 
 
 @jit
-def copy_lead(source, result, dropped):  # type: ignore[no-untyped-def]
+def copy_lead(source, result, dropped):
     """Give the result the dimensions of the source but the last ``dropped``; return how many those are."""
     for d in range(source.ndim - dropped):
         shape_in(result)[d] = shape_in(source)[d]
@@ -45,14 +45,14 @@ def copy_lead(source, result, dropped):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _copy_geometry(source, result):  # type: ignore[no-untyped-def]
+def _copy_geometry(source, result):
     result.ndim = source.ndim
     for d in range(source.ndim):
         shape_in(result)[d] = shape_in(source)[d]
         strides_in(result)[d] = strides_in(source)[d]
 
 
-def matrix_transpose_infer(st, frame):  # type: ignore[no-untyped-def]
+def matrix_transpose_infer(st, frame):
     x, y = slot_of(st, input_slot(frame, 0)), slot_of(st, output_slot(frame, 0))
     _copy_geometry(x, y)
     i, j = x.ndim - 2, x.ndim - 1
@@ -62,7 +62,7 @@ def matrix_transpose_infer(st, frame):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _insert_one(st, frame, place):  # type: ignore[no-untyped-def]
+def _insert_one(st, frame, place):
     x, y = slot_of(st, input_slot(frame, 0)), slot_of(st, output_slot(frame, 0))
     y.ndim = x.ndim + 1
     for d in range(y.ndim):
@@ -72,16 +72,16 @@ def _insert_one(st, frame, place):  # type: ignore[no-untyped-def]
     return 0
 
 
-def as_column_infer(st, frame):  # type: ignore[no-untyped-def]
+def as_column_infer(st, frame):
     return _insert_one(st, frame, slot_of(st, input_slot(frame, 0)).ndim)
 
 
-def as_row_infer(st, frame):  # type: ignore[no-untyped-def]
+def as_row_infer(st, frame):
     return _insert_one(st, frame, slot_of(st, input_slot(frame, 0)).ndim - 1)
 
 
 @jit
-def _remove_one(st, frame, place):  # type: ignore[no-untyped-def]
+def _remove_one(st, frame, place):
     x, y = slot_of(st, input_slot(frame, 0)), slot_of(st, output_slot(frame, 0))
     y.ndim = x.ndim - 1
     for d in range(y.ndim):
@@ -91,11 +91,11 @@ def _remove_one(st, frame, place):  # type: ignore[no-untyped-def]
     return 0
 
 
-def from_column_infer(st, frame):  # type: ignore[no-untyped-def]
+def from_column_infer(st, frame):
     return _remove_one(st, frame, slot_of(st, input_slot(frame, 0)).ndim - 1)
 
 
-def from_row_infer(st, frame):  # type: ignore[no-untyped-def]
+def from_row_infer(st, frame):
     return _remove_one(st, frame, slot_of(st, input_slot(frame, 0)).ndim - 2)
 
 
@@ -160,7 +160,7 @@ _view(
 # ---- triangles ----
 
 
-def same_shape_infer(st, frame):  # type: ignore[no-untyped-def]
+def same_shape_infer(st, frame):
     x, y = slot_of(st, input_slot(frame, 0)), slot_of(st, output_slot(frame, 0))
     y.ndim = copy_lead(x, y, 0)
     return 0
@@ -170,7 +170,7 @@ def _weigh_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     """Attributes: the weights of the elements below, on and above the diagonal."""
     pointer, scalar = POINTERS[dtype], SCALARS[dtype]
 
-    def kernel(st, frame):  # type: ignore[no-untyped-def]
+    def kernel(st, frame):
         row = slot_of(st, input_slot(frame, 0))
         x, y = pointer(data_address(st, input_slot(frame, 0))), pointer(data_address(st, output_slot(frame, 0)))
         m, n = rows_of(row), columns_of(row)
@@ -204,19 +204,22 @@ declare(
         contiguous=("input",),
         public=False,
         reference=_weigh,
-        samples=lambda make: [((make(3, 3),), {"attributes": (1.0, 0.5, 0.0)}), ((make(2, 2, 3),), {"attributes": (1.0, 0.0, -1.0)})],
+        samples=lambda make: [
+            ((make(3, 3),), {"attributes": (1.0, 0.5, 0.0)}),
+            ((make(2, 2, 3),), {"attributes": (1.0, 0.0, -1.0)}),
+        ],
         math="x with its lower triangle, diagonal and upper triangle weighed",
     )
 )
 
 
 def _triangle_kernel(back: bool) -> Callable[[int, int], Callable[..., int]]:
-    """Attribute: flags of solve_triangular. The triangle of A of x, or of x^T if A is TRANSPOSED; ``back``: its adjoint."""
+    """Attribute: flags of solve_triangular. A's triangle of x, or of x^T if A is TRANSPOSED; ``back``: its adjoint."""
 
     def make(dtype: int, result_dtype: int) -> Callable[..., int]:
         pointer, zero = POINTERS[dtype], SCALARS[dtype](0)
 
-        def kernel(st, frame):  # type: ignore[no-untyped-def]
+        def kernel(st, frame):
             row, flags = slot_of(st, input_slot(frame, 0)), attribute(frame, 0)
             x, y = pointer(data_address(st, input_slot(frame, 0))), pointer(data_address(st, output_slot(frame, 0)))
             n = columns_of(row)
@@ -273,7 +276,7 @@ for _name, _other, _back in (
 def _eye_like_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     pointer, scalar = POINTERS[dtype], SCALARS[dtype]
 
-    def kernel(st, frame):  # type: ignore[no-untyped-def]
+    def kernel(st, frame):
         row = slot_of(st, output_slot(frame, 0))
         y, n = pointer(data_address(st, output_slot(frame, 0))), columns_of(row)
         for i in range(row.numel):

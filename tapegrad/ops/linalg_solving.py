@@ -42,20 +42,20 @@ def _none(item: int) -> Callable[..., int]:
     return lambda m, n, k, flags: 64
 
 
-def solve_infer(st, frame):  # type: ignore[no-untyped-def]
+def solve_infer(st, frame):
     """The result has the shape of the second operand."""
     b, y = slot_of(st, input_slot(frame, 1)), slot_of(st, output_slot(frame, 0))
     y.ndim = copy_lead(b, y, 0)
     return 0
 
 
-def det_infer(st, frame):  # type: ignore[no-untyped-def]
+def det_infer(st, frame):
     x, y = slot_of(st, input_slot(frame, 0)), slot_of(st, output_slot(frame, 0))
     y.ndim = copy_lead(x, y, 2)
     return 0
 
 
-def slogdet_infer(st, frame):  # type: ignore[no-untyped-def]
+def slogdet_infer(st, frame):
     x = slot_of(st, input_slot(frame, 0))
     for k in range(2):
         y = slot_of(st, output_slot(frame, k))
@@ -73,7 +73,9 @@ INV = linalg_op(
     "linalg_inv",
     same_shape_infer,
     lapack_kernel(
-        lapack.make_inverse, lapack.ROUTINES["inverse"], lambda item: lambda m, n, k, flags: lapack.inverse_workspace(n, item)
+        lapack.make_inverse,
+        lapack.ROUTINES["inverse"],
+        lambda item: lambda m, n, k, flags: lapack.inverse_workspace(n, item),
     ),
     lambda g, y, a: -(y.bmm_tn(g).bmm_nt(y)),
     reference=np.linalg.inv,
@@ -91,7 +93,9 @@ SOLVE = linalg_op(
     "linalg_solve",
     solve_infer,
     lapack_kernel(
-        lapack.make_solve, lapack.ROUTINES["solve"], lambda item: lambda m, n, k, flags: lapack.solve_workspace(n, k, item)
+        lapack.make_solve,
+        lapack.ROUTINES["solve"],
+        lambda item: lambda m, n, k, flags: lapack.solve_workspace(n, k, item),
     ),
     _solve_rule,
     inputs=("A", "B"),
@@ -133,20 +137,20 @@ def _cofactors_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     getrf, getri, gesdd = (routine_index(routine, dtype) for routine in ("getrf", "getri", "gesdd"))
 
     @jit
-    def determinant(words, matrix, routine, result):  # type: ignore[no-untyped-def]
+    def determinant(words, matrix, routine, result):
         a = int64_at(words)
         a[A], a[OUT0], a[ROUTINE0] = matrix, result, routine
         det(words)
         return pointer(result)[0]
 
     @jit
-    def by_inverse(inverted, y, n, value):  # type: ignore[no-untyped-def]
+    def by_inverse(inverted, y, n, value):
         for i in range(n):
             for j in range(n):
                 y[i * n + j] = value * inverted[j * n + i]
 
     @jit
-    def by_singular_values(u, s, v, y, n, sign):  # type: ignore[no-untyped-def]
+    def by_singular_values(u, s, v, y, n, sign):
         for i in range(n * n):
             y[i] = zero
         for r in range(n):
@@ -157,7 +161,7 @@ def _cofactors_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
                 for j in range(n):
                     y[i * n + j] += u[i * n + r] * others * v[r * n + j]
 
-    def kernel(st, frame):  # type: ignore[no-untyped-def]
+    def kernel(st, frame):
         x = slot_of(st, input_slot(frame, 0))
         n = columns_of(x)
         words, value = stack_words(16), stack_words(1)
@@ -237,10 +241,10 @@ def _triangular_kernel(adjoint: bool) -> Callable[[int, int], Callable[..., int]
 
     def make(dtype: int, result_dtype: int) -> Callable[..., int]:
         need_routines(("trsm",), dtype)
-        run, item = jit(lapack.make_triangular(DTYPE_NAMES[dtype])), ITEM_BYTES[dtype]
+        run = jit(lapack.make_triangular(DTYPE_NAMES[dtype]))
         trsm, change = routine_index("trsm", dtype), TRANSPOSED if adjoint else 0
 
-        def kernel(st, frame):  # type: ignore[no-untyped-def]
+        def kernel(st, frame):
             x, b = slot_of(st, input_slot(frame, 0)), slot_of(st, input_slot(frame, 1))
             words = stack_words(16)
             a = int64_at(words)
@@ -264,7 +268,9 @@ def _solve_reference(a: Any, b: Any, *, attributes: tuple[int], turn: int = 0) -
 
 
 def _triangular_samples(make: Any) -> Any:
-    return [((_well(make, 3, 3), make(3, 2)), {"attributes": (flags,)}) for flags in (0, UPPER, UNIT, UPPER | TRANSPOSED)]
+    return [
+        ((_well(make, 3, 3), make(3, 2)), {"attributes": (flags,)}) for flags in (0, UPPER, UNIT, UPPER | TRANSPOSED)
+    ]
 
 
 def _triangular_rule(g: Any, y: Any, a: Any, b: Any) -> Any:

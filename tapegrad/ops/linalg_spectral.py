@@ -1,7 +1,7 @@
 """Ops that decompose matrices: QR, singular values, symmetric eigenvalues, pseudo-inverse, least squares.
 
-Gradient rules: QR from Seeger et al. 2017 (arXiv:1710.08717), singular values from Townsend 2016 and Seeger et al., eigen-
-values from Giles 2008, the pseudo-inverse from Golub and Pereyra 1973 (doi:10.1137/0710036).
+Gradient rules: QR from Seeger et al. 2017 (arXiv:1710.08717), singular values from Townsend 2016 and Seeger et al.,
+eigenvalues from Giles 2008, the pseudo-inverse from Golub and Pereyra 1973 (doi:10.1137/0710036).
 """
 
 from collections.abc import Callable
@@ -11,15 +11,28 @@ import numpy as np
 
 from tapegrad.kernels import lapack, lapack_spectral
 from tapegrad.kernels.lapack import UPPER
-from tapegrad.kernels.lapack_call import BATCH, FLAGS, INFO, OUT0, OUT1, OUT2, ROUTINE0, WORK, WORK_BYTES, A, M, N, section
+from tapegrad.kernels.lapack_call import (
+    BATCH,
+    FLAGS,
+    INFO,
+    OUT0,
+    OUT1,
+    OUT2,
+    ROUTINE0,
+    WORK,
+    WORK_BYTES,
+    A,
+    M,
+    N,
+    section,
+)
 from tapegrad.native.cache import jit
-from tapegrad.native.dtypes import DTYPE_NAMES, ITEM_BYTES, POINTERS, SCALARS
+from tapegrad.native.dtypes import DTYPE_NAMES, INT64, ITEM_BYTES, POINTERS, SCALARS
 from tapegrad.native.pointers import call1, float64_from_bits, int64_at, stack_words
 from tapegrad.ops.addresses import address_of, gemm_address, need_gemm, need_routines, routine_index
 from tapegrad.ops.lapack_ops import batch_of, failed_with, lapack_kernel, linalg_op
 from tapegrad.ops.linalg_parts import columns_of, copy_lead, rows_of
 from tapegrad.runtime.layout import (
-    INT64,
     OUT_OF_MEMORY,
     attribute,
     attribute_count,
@@ -34,7 +47,7 @@ from tapegrad.runtime.memory import give_block, size_class, take_block
 
 
 @jit
-def _set_matrix(st, frame, k, rows, columns):  # type: ignore[no-untyped-def]
+def _set_matrix(st, frame, k, rows, columns):
     """Give result k the operand's leading dimensions and a matrix's, or a vector's if ``columns`` is negative."""
     x, y = slot_of(st, input_slot(frame, 0)), slot_of(st, output_slot(frame, k))
     lead = copy_lead(x, y, 2)
@@ -48,7 +61,7 @@ def _set_matrix(st, frame, k, rows, columns):  # type: ignore[no-untyped-def]
 # ---- QR ----
 
 
-def qr_infer(st, frame):  # type: ignore[no-untyped-def]
+def qr_infer(st, frame):
     """Attribute 0: 1 for the complete Q."""
     x = slot_of(st, input_slot(frame, 0))
     m, n = rows_of(x), columns_of(x)
@@ -62,7 +75,9 @@ def _qr_rule(g: Any, y: Any, a: Any) -> Any:
     # gA = (gQ + Q copyltu(M)) R^-T, M = R gR^T - gQ^T Q; copyltu mirrors the lower triangle
     (gq, gr), (q, r) = g, y
     m = r.bmm_nt(gr) - gq.bmm_tn(q)
-    mirrored = m.weigh_triangles(attributes=(1.0, 1.0, 0.0)) + m.weigh_triangles(attributes=(1.0, 0.0, 0.0)).matrix_transpose()
+    mirrored = (
+        m.weigh_triangles(attributes=(1.0, 1.0, 0.0)) + m.weigh_triangles(attributes=(1.0, 0.0, 0.0)).matrix_transpose()
+    )
     right = gq + q.bmm(mirrored)
     return r.solve_triangular(right.matrix_transpose(), attributes=(UPPER,)).matrix_transpose()
 
@@ -85,7 +100,7 @@ QR = linalg_op(
 # ---- singular values ----
 
 
-def svd_infer(st, frame):  # type: ignore[no-untyped-def]
+def svd_infer(st, frame):
     """Attribute 0: 1 for the full matrices."""
     x = slot_of(st, input_slot(frame, 0))
     m, n = rows_of(x), columns_of(x)
@@ -96,7 +111,7 @@ def svd_infer(st, frame):  # type: ignore[no-untyped-def]
     return 0
 
 
-def svdvals_infer(st, frame):  # type: ignore[no-untyped-def]
+def svdvals_infer(st, frame):
     x = slot_of(st, input_slot(frame, 0))
     _set_matrix(st, frame, 0, min(rows_of(x), columns_of(x)), -1)
     return 0
@@ -135,12 +150,18 @@ SVD = {
         outputs=3,
         math="U, S, V^T of A = U diag(S) V^T",
     )
-    for name, tall, wide in (("linalg_svd", False, False), ("linalg_svd_tall", True, False), ("linalg_svd_wide", False, True))
+    for name, tall, wide in (
+        ("linalg_svd", False, False),
+        ("linalg_svd_tall", True, False),
+        ("linalg_svd_wide", False, True),
+    )
 }
 FULL_SVD = linalg_op(
     "linalg_svd_full",
     svd_infer,
-    lapack_kernel(lapack_spectral.make_svd, lapack_spectral.ROUTINES["svd"], _svd_workspace, (OUT0, OUT1, OUT2), flags=1),
+    lapack_kernel(
+        lapack_spectral.make_svd, lapack_spectral.ROUTINES["svd"], _svd_workspace, (OUT0, OUT1, OUT2), flags=1
+    ),
     outputs=3,
     math="U, S, V^T of A = U diag(S) V^T, with all columns of U and V",
 )
@@ -155,14 +176,14 @@ SVDVALS = linalg_op(
 # ---- symmetric eigenvalues ----
 
 
-def eigh_infer(st, frame):  # type: ignore[no-untyped-def]
+def eigh_infer(st, frame):
     n = columns_of(slot_of(st, input_slot(frame, 0)))
     _set_matrix(st, frame, 0, n, -1)
     _set_matrix(st, frame, 1, n, n)
     return 0
 
 
-def eigvalsh_infer(st, frame):  # type: ignore[no-untyped-def]
+def eigvalsh_infer(st, frame):
     _set_matrix(st, frame, 0, columns_of(slot_of(st, input_slot(frame, 0))), -1)
     return 0
 
@@ -197,14 +218,14 @@ EIGVALSH = linalg_op(
 # ---- pseudo-inverse ----
 
 
-def pinv_infer(st, frame):  # type: ignore[no-untyped-def]
+def pinv_infer(st, frame):
     x = slot_of(st, input_slot(frame, 0))
     _set_matrix(st, frame, 0, columns_of(x), rows_of(x))
     return 0
 
 
 def _pinv_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
-    """Attributes: absolute tolerance, relative tolerance (below 0: max(m, n) epsilon). V diag(1/S) U^T, small S left out."""
+    """Attributes: absolute and relative tolerance (below 0: max(m, n) epsilon). V diag(1/S) U^T, small S left out."""
     need_routines(("gesdd",), dtype)
     need_gemm(dtype)
     svd, pointer, item = jit(lapack_spectral.make_svd(DTYPE_NAMES[dtype])), POINTERS[dtype], ITEM_BYTES[dtype]
@@ -212,14 +233,14 @@ def _pinv_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     one, zero = SCALARS[dtype](1), SCALARS[dtype](0)
 
     @jit
-    def scale_rows(vt, s, k, n, absolute, relative):  # type: ignore[no-untyped-def]
+    def scale_rows(vt, s, k, n, absolute, relative):
         limit = max(absolute, relative * np.float64(s[0])) if k > 0 else 0.0
         for i in range(k):
             factor = one / s[i] if s[i] > limit else zero
             for j in range(n):
                 vt[i * n + j] *= factor
 
-    def kernel(st, frame):  # type: ignore[no-untyped-def]
+    def kernel(st, frame):
         x = slot_of(st, input_slot(frame, 0))
         m, n = rows_of(x), columns_of(x)
         k = min(m, n)
@@ -278,7 +299,7 @@ PINV = linalg_op(
 # ---- least squares ----
 
 
-def lstsq_infer(st, frame):  # type: ignore[no-untyped-def]
+def lstsq_infer(st, frame):
     """Attributes: flags, rcond. Results: solution, rank, singular values."""
     x, b = slot_of(st, input_slot(frame, 0)), slot_of(st, input_slot(frame, 1))
     _set_matrix(st, frame, 0, columns_of(x), columns_of(b))

@@ -22,7 +22,7 @@ _TYPE_NAMES = ("Bool", "Byte", "Int", "Long", "Float", "Double")
 
 
 def _write(out: Tensor | None, result: Tensor) -> Tensor:
-    return result if out is None else functions["_write_out"](out, result)  # type: ignore[no-any-return]
+    return result if out is None else functions["_write_out"](out, result)
 
 
 def _type(tensor: Tensor) -> str:
@@ -414,9 +414,9 @@ def _other_matmul(status: int, a: Tensor, b: Tensor) -> Tensor:
         problem = _vector_problem(a, b)
         if problem is not None:
             raise RuntimeError(problem)
-        return squeeze(call(MM, a, unsqueeze(b, 1)), -1)  # type: ignore[no-any-return]
+        return squeeze(call(MM, a, unsqueeze(b, 1)), -1)
     if n == 1:
-        return squeeze(_broadcast_matmul(unsqueeze(a, 0), b), -2)  # type: ignore[no-any-return]
+        return squeeze(_broadcast_matmul(unsqueeze(a, 0), b), -2)
     return _broadcast_matmul(a, b)
 
 

@@ -34,13 +34,13 @@ _M, _N, _K, _A, _RSA, _CSA, _B, _RSB, _CSB, _C, _RSC, _ACCUMULATE, _BATCH, _BSA,
 
 
 @jit
-def _size(row, back):  # type: ignore[no-untyped-def]
+def _size(row, back):
     """Return the length of a dimension counted from the end (1 is the last), 1 if there is none."""
     return shape_in(row)[row.ndim - back] if row.ndim >= back else 1
 
 
 @jit
-def _stride(row, back):  # type: ignore[no-untyped-def]
+def _stride(row, back):
     return strides_in(row)[row.ndim - back] if row.ndim >= back and shape_in(row)[row.ndim - back] != 1 else 0
 
 
@@ -48,11 +48,11 @@ def _stride(row, back):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _lead(lead, a, b, skip, skip_b):  # type: ignore[no-untyped-def]
+def _lead(lead, a, b, skip, skip_b):
     """Write lengths and strides of the broadcast leading dimensions, innermost first; return how many are left.
 
-    ``lead`` has three times 8 words: lengths, strides of a, strides of b. The last ``skip`` dimensions are no leading ones.
-    A ``skip_b`` < 0 says that b has none.
+    ``lead`` has three times 8 words: lengths, strides of a, strides of b. The last ``skip`` dimensions are no leading
+    ones. A ``skip_b`` < 0 says that b has none.
     """
     words = int64_at(lead)
     count = 0
@@ -64,7 +64,11 @@ def _lead(lead, a, b, skip, skip_b):  # type: ignore[no-untyped-def]
             continue
         sa = _stride(a, d + skip)
         sb = _stride(b, d + skip_b) if skip_b >= 0 else 0
-        if count > 0 and sa == words[8 + count - 1] * words[count - 1] and sb == words[16 + count - 1] * words[count - 1]:
+        if (
+            count > 0
+            and sa == words[8 + count - 1] * words[count - 1]
+            and sb == words[16 + count - 1] * words[count - 1]
+        ):
             words[count - 1] *= length
             continue
         words[count] = length
@@ -80,7 +84,7 @@ def _lead(lead, a, b, skip, skip_b):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _offset(lead, count, index, first):  # type: ignore[no-untyped-def]
+def _offset(lead, count, index, first):
     """Return the offset of place ``index`` of the leading dimensions beyond the innermost; ``first`` is 8 or 16."""
     words = int64_at(lead)
     offset = 0
@@ -91,7 +95,7 @@ def _offset(lead, count, index, first):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _outer_count(lead, count):  # type: ignore[no-untyped-def]
+def _outer_count(lead, count):
     total = 1
     for d in range(1, count):
         total *= int64_at(lead)[d]
@@ -103,7 +107,7 @@ def _prefill(dtype: int) -> Callable[..., Any]:
     pointer, item = POINTERS[dtype], ITEM_BYTES[dtype]
 
     @jit
-    def prefill(to, rows, columns, source, row_stride, column_stride):  # type: ignore[no-untyped-def]
+    def prefill(to, rows, columns, source, row_stride, column_stride):
         for i in range(rows):
             x, y = pointer(source + i * row_stride * item), pointer(to + i * columns * item)
             if column_stride == 1:
@@ -124,7 +128,7 @@ def _folded_kernel(transposed: bool) -> Callable[[int, int], Callable[..., int]]
         need_gemm(dtype)
         prefill, item = _prefill(dtype), ITEM_BYTES[dtype]
 
-        def kernel(st, frame):  # type: ignore[no-untyped-def]
+        def kernel(st, frame):
             x, w = slot_of(st, input_slot(frame, 0)), slot_of(st, input_slot(frame, 1))
             y_address, gemm = data_address(st, output_slot(frame, 0)), gemm_address(st, dtype)
             words = stack_words(17)
@@ -160,7 +164,7 @@ def _folded_kernel(transposed: bool) -> Callable[[int, int], Callable[..., int]]
 
 
 @jit
-def _folded_shape(st, frame, n, k):  # type: ignore[no-untyped-def]
+def _folded_shape(st, frame, n, k):
     """Set the shape [..., n] of a product of x[..., k]; an attribute says how many dimensions x must have."""
     x, y = slot_of(st, input_slot(frame, 0)), slot_of(st, output_slot(frame, 0))
     w = slot_of(st, input_slot(frame, 1))
@@ -182,18 +186,18 @@ def _folded_shape(st, frame, n, k):  # type: ignore[no-untyped-def]
     return 0
 
 
-def mm_infer(st, frame):  # type: ignore[no-untyped-def]
+def mm_infer(st, frame):
     return _folded_shape(st, frame, 1, 0)
 
 
-def linear_infer(st, frame):  # type: ignore[no-untyped-def]
+def linear_infer(st, frame):
     return _folded_shape(st, frame, 0, 1)
 
 
 # ---- x^T w, summed over the leading dimensions ----
 
 
-def mm_tn_infer(st, frame):  # type: ignore[no-untyped-def]
+def mm_tn_infer(st, frame):
     x, w = slot_of(st, input_slot(frame, 0)), slot_of(st, input_slot(frame, 1))
     y = slot_of(st, output_slot(frame, 0))
     if x.ndim < 1 or x.ndim != w.ndim or x.dtype != w.dtype:
@@ -211,7 +215,7 @@ def _mm_tn_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     need_gemm(dtype)
     item = ITEM_BYTES[dtype]
 
-    def kernel(st, frame):  # type: ignore[no-untyped-def]
+    def kernel(st, frame):
         x, w = slot_of(st, input_slot(frame, 0)), slot_of(st, input_slot(frame, 1))
         words, lead = stack_words(17), stack_words(24)
         p = int64_at(words)
@@ -239,7 +243,7 @@ def _mm_tn_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
 
 
 @jit
-def _batch_shape(st, frame, transposed_x, transposed_w):  # type: ignore[no-untyped-def]
+def _batch_shape(st, frame, transposed_x, transposed_w):
     x, w = slot_of(st, input_slot(frame, 0)), slot_of(st, input_slot(frame, 1))
     y = slot_of(st, output_slot(frame, 0))
     if x.ndim < 2 or w.ndim < 2 or x.dtype != w.dtype:
@@ -257,15 +261,15 @@ def _batch_shape(st, frame, transposed_x, transposed_w):  # type: ignore[no-unty
     return 0
 
 
-def bmm_infer(st, frame):  # type: ignore[no-untyped-def]
+def bmm_infer(st, frame):
     return _batch_shape(st, frame, False, False)
 
 
-def bmm_nt_infer(st, frame):  # type: ignore[no-untyped-def]
+def bmm_nt_infer(st, frame):
     return _batch_shape(st, frame, False, True)
 
 
-def bmm_tn_infer(st, frame):  # type: ignore[no-untyped-def]
+def bmm_tn_infer(st, frame):
     return _batch_shape(st, frame, True, False)
 
 
@@ -278,7 +282,7 @@ def _batch_kernel(transposed_x: bool, transposed_w: bool) -> Callable[[int, int]
         need_gemm(dtype)
         item = ITEM_BYTES[dtype]
 
-        def kernel(st, frame):  # type: ignore[no-untyped-def]
+        def kernel(st, frame):
             x, w = slot_of(st, input_slot(frame, 0)), slot_of(st, input_slot(frame, 1))
             y = slot_of(st, output_slot(frame, 0))
             if y.numel == 0:
@@ -308,7 +312,7 @@ def _batch_kernel(transposed_x: bool, transposed_w: bool) -> Callable[[int, int]
 # ---- two vectors ----
 
 
-def dot_infer(st, frame):  # type: ignore[no-untyped-def]
+def dot_infer(st, frame):
     x, w = slot_of(st, input_slot(frame, 0)), slot_of(st, input_slot(frame, 1))
     if x.ndim != 1 or w.ndim != 1 or x.dtype != w.dtype or shape_in(x)[0] != shape_in(w)[0]:
         return BAD_ARGUMENT
@@ -319,7 +323,7 @@ def dot_infer(st, frame):  # type: ignore[no-untyped-def]
 def _dot_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     need_gemm(dtype)
 
-    def kernel(st, frame):  # type: ignore[no-untyped-def]
+    def kernel(st, frame):
         x, w = slot_of(st, input_slot(frame, 0)), slot_of(st, input_slot(frame, 1))
         words = stack_words(17)
         p = int64_at(words)
@@ -386,7 +390,11 @@ LINEAR = _product(
     lambda x, w, c=0: x @ w.T + c,
     "x w^T + c",
     inputs=("input", "weight", "bias"),
-    samples=lambda make: [((make(3, 4), make(2, 4), make(2)),), ((make(2, 3, 4), make(2, 4)),), ((make(4), make(2, 4)),)],
+    samples=lambda make: [
+        ((make(3, 4), make(2, 4), make(2)),),
+        ((make(2, 3, 4), make(2, 4)),),
+        ((make(4), make(2, 4)),),
+    ],
 )
 MM_TN = _product(
     "mm_tn",

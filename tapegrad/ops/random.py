@@ -1,7 +1,7 @@
 """Random tensors: generators, rand and its kin, in-place fills, bernoulli, multinomial, dropout.
 
-The numbers are Philox's and not torch's: the same seed gives other numbers than there, but always the same ones here, on
-any number of threads and on any machine.
+The numbers are Philox's and not torch's: the same seed gives other numbers than there, but always the same ones here,
+on any number of threads and on any machine.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from tapegrad.native.dtypes import BOOL, FLOAT32, FLOAT64, INT32, INT64, UINT8
 from tapegrad.ops import random_ops
 from tapegrad.ops.calls import call, call_in_place, expect_tensor, function, functions, ndim_of, shape_of, tensor_method
 from tapegrad.ops.creation import check_device, code_of, finish, shape_argument
@@ -20,7 +21,7 @@ from tapegrad.runtime.dtype import DTYPES
 from tapegrad.runtime.entry_points import FIELDS
 from tapegrad.runtime.errors import raise_status
 from tapegrad.runtime.handle import Tensor
-from tapegrad.runtime.layout import BAD_ARGUMENT, BOOL, CONTIGUOUS, FLOAT32, FLOAT64, INT32, INT64, UINT8
+from tapegrad.runtime.layout import BAD_ARGUMENT, CONTIGUOUS
 from tapegrad.runtime.machine import machine
 
 _ADDRESS = FIELDS.index("address")
@@ -255,7 +256,9 @@ def _check_probability(p: float) -> None:
 # ---- new tensors ----
 
 
-def _new(shape: Sequence[int], dtype: Any, device: Any, fill: Callable[[Tensor], Tensor], requires_grad: bool) -> Tensor:
+def _new(
+    shape: Sequence[int], dtype: Any, device: Any, fill: Callable[[Tensor], Tensor], requires_grad: bool
+) -> Tensor:
     check_device(device)
     result = fill(finish(machine.new_tensor(code_of(dtype), *shape)))
     if requires_grad:
@@ -314,7 +317,7 @@ def randint(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """Return a tensor of integers of [low, high), int64 by default: ``randint(high, size)`` or ``randint(low, high, size)``.
+    """Return integers of [low, high), int64 by default: ``randint(high, size)`` or ``randint(low, high, size)``.
 
     Raises:
         RuntimeError: there is no integer in that range.
@@ -408,7 +411,7 @@ def randperm(
     if n < 0:
         raise RuntimeError(f"n must be non-negative, got {n}")
     result = call(random_ops.RANDPERM, _state(generator), attributes=(int(n),))
-    return result if dtype is None else functions["to_dtype"](result, dtype)  # type: ignore[no-any-return]
+    return result if dtype is None else functions["to_dtype"](result, dtype)
 
 
 @function(method=False)
@@ -436,7 +439,7 @@ def normal(
         raise RuntimeError("normal expects all elements of std >= 0.0")
     values = [value.detach() if isinstance(value, Tensor) else value for value in (mean, std)]  # type: ignore[attr-defined]
     model = values[0] + values[1]
-    return randn(shape_of(model), dtype=model.dtype, generator=generator) * values[1] + values[0]  # type: ignore[no-any-return]
+    return randn(shape_of(model), dtype=model.dtype, generator=generator) * values[1] + values[0]
 
 
 @function()
@@ -455,9 +458,7 @@ def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | N
 
 
 def _bernoulli_each(probabilities: Tensor, generator: Generator | None) -> Tensor:
-    handle = machine.emit(
-        random_ops.BERNOULLI_EACH.code, 2, probabilities._handle, _state(generator)._handle
-    )
+    handle = machine.emit(random_ops.BERNOULLI_EACH.code, 2, probabilities._handle, _state(generator)._handle)
     if handle == BAD_ARGUMENT:
         raise RuntimeError("Expected p_in >= 0 && p_in <= 1 to be true, but got false.")
     return finish(handle)
@@ -530,7 +531,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     if handle < 0:
         raise_status(handle)
     result = finish(handle)
-    return functions["copy_"](input, result) if inplace else result  # type: ignore[no-any-return]
+    return functions["copy_"](input, result) if inplace else result
 
 
 @function(method=False)
@@ -543,7 +544,7 @@ def feature_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplac
     shape = shape_of(input)
     ones = functions["ones"]((*shape[:2], *(1 for _ in shape[2:])), dtype=DTYPES[machine.dtype_of(input._handle)])
     result = input * dropout(ones, p)
-    return functions["copy_"](input, result) if inplace else result  # type: ignore[no-any-return]
+    return functions["copy_"](input, result) if inplace else result
 
 
 __all__ = ["Generator", "default_generator", "dropout", "manual_seed"]

@@ -1,7 +1,7 @@
 """Random numbers as ops: each reads seed and offset from a generator's state, an int64 tensor, and moves the offset on.
 
-So what a random op draws depends on the state alone, a replayed program goes on drawing new numbers, and nothing depends
-on the number of threads. The first operand gives shape and dtype; in-place forms write into it.
+So what a random op draws depends on the state alone, a replayed program goes on drawing new numbers, and nothing
+depends on the number of threads. The first operand gives shape and dtype; in-place forms write into it.
 """
 
 from collections.abc import Callable
@@ -12,14 +12,13 @@ import numpy as np
 from tapegrad.kernels import philox, sampling
 from tapegrad.kernels.philox_words import GROUP, fill_words
 from tapegrad.native.cache import jit
-from tapegrad.native.dtypes import DTYPE_NAMES, ITEM_BYTES, POINTERS, SCALARS
+from tapegrad.native.dtypes import DTYPE_NAMES, INT64, ITEM_BYTES, POINTERS, SCALARS
 from tapegrad.native.pointers import float64_from_bits, int64_at, pointer_to, stack_words
 from tapegrad.ops.registry import ALL_DTYPES, FLOATS, OF_ENTRY, Op, declare
 from tapegrad.runtime.layout import (
     BAD_ARGUMENT,
     CONTIGUOUS,
     GENERAL,
-    INT64,
     OUT_OF_MEMORY,
     TO_INT64,
     attribute,
@@ -36,18 +35,18 @@ _uint32_at = pointer_to(np.uint32)
 
 
 @jit
-def _advance(st, frame, k, blocks):  # type: ignore[no-untyped-def]
+def _advance(st, frame, k, blocks):
     """Move the offset of the generator's state, operand k, on."""
     int64_at(data_address(st, input_slot(frame, k)))[1] += blocks
 
 
 @jit
-def _blocks(n, wide):  # type: ignore[no-untyped-def]
+def _blocks(n, wide):
     return (n * (2 if wide else 1) + 63) // 64 * 16
 
 
 @jit
-def _shape_of_first(st, frame):  # type: ignore[no-untyped-def]
+def _shape_of_first(st, frame):
     y, x = slot_of(st, output_slot(frame, 0)), slot_of(st, input_slot(frame, 0))
     y.ndim = x.ndim
     for d in range(x.ndim):
@@ -55,7 +54,7 @@ def _shape_of_first(st, frame):  # type: ignore[no-untyped-def]
     return 0
 
 
-def like_first(st, frame):  # type: ignore[no-untyped-def]
+def like_first(st, frame):
     return _shape_of_first(st, frame)
 
 
@@ -69,7 +68,7 @@ def _fill_kernel(make: Callable[[Any], Callable[[int], int]], wide: bool) -> Cal
         fill = jit(make(DTYPE_NAMES[dtype]))
         takes_two = wide and ITEM_BYTES[dtype] == 8
 
-        def kernel(st, frame):  # type: ignore[no-untyped-def]
+        def kernel(st, frame):
             y = slot_of(st, output_slot(frame, 0))
             if not y.flags & CONTIGUOUS:
                 return BAD_ARGUMENT
@@ -91,7 +90,7 @@ def _randint_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     """Attributes: low, and the number of integers, where 0 is 2**64."""
     fill = jit(philox.make_randint(DTYPE_NAMES[dtype]))
 
-    def kernel(st, frame):  # type: ignore[no-untyped-def]
+    def kernel(st, frame):
         y = slot_of(st, output_slot(frame, 0))
         if not y.flags & CONTIGUOUS:
             return BAD_ARGUMENT
@@ -130,7 +129,9 @@ def _fill(name: str, kernel: Any, dtypes: int, math: str) -> Op:
 UNIFORM = _fill("uniform", _fill_kernel(philox.make_uniform, True), FLOATS, "uniform in [a, b)")
 NORMAL = _fill("normal", _fill_kernel(philox.make_normal, True), FLOATS, "normal of mean a and deviation b")
 EXPONENTIAL = _fill("exponential", _fill_kernel(philox.make_exponential, True), FLOATS, "exponential of rate a")
-BERNOULLI = _fill("bernoulli_fill", _fill_kernel(philox.make_bernoulli, False), ALL_DTYPES, "1 with probability a, else 0")
+BERNOULLI = _fill(
+    "bernoulli_fill", _fill_kernel(philox.make_bernoulli, False), ALL_DTYPES, "1 with probability a, else 0"
+)
 RANDINT = _fill("randint", _randint_kernel, ALL_DTYPES, "integers in [a, a + b)")
 
 
@@ -141,7 +142,7 @@ def _bernoulli_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     fill = jit(philox.make_bernoulli_each(DTYPE_NAMES[dtype], DTYPE_NAMES[dtype]))
     pointer = POINTERS[dtype]
 
-    def kernel(st, frame):  # type: ignore[no-untyped-def]
+    def kernel(st, frame):
         y = slot_of(st, output_slot(frame, 0))
         p = pointer(data_address(st, input_slot(frame, 0)))
         outside = 0
@@ -179,7 +180,7 @@ BERNOULLI_EACH = declare(
 )
 
 
-def randperm_infer(st, frame):  # type: ignore[no-untyped-def]
+def randperm_infer(st, frame):
     """Attribute: n. The only operand is the generator's state."""
     y = slot_of(st, output_slot(frame, 0))
     y.ndim = 1
@@ -190,7 +191,7 @@ def randperm_infer(st, frame):  # type: ignore[no-untyped-def]
 def _randperm_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     permute = jit(sampling.permutation)
 
-    def kernel(st, frame):  # type: ignore[no-untyped-def]
+    def kernel(st, frame):
         state = int64_at(data_address(st, input_slot(frame, 0)))
         words = stack_words(8)
         a = int64_at(words)
@@ -217,7 +218,7 @@ RANDPERM = declare(
 )
 
 
-def multinomial_infer(st, frame):  # type: ignore[no-untyped-def]
+def multinomial_infer(st, frame):
     """Attributes: samples, replacement."""
     y, x = slot_of(st, output_slot(frame, 0)), slot_of(st, input_slot(frame, 0))
     y.ndim = x.ndim
@@ -229,7 +230,7 @@ def multinomial_infer(st, frame):  # type: ignore[no-untyped-def]
 def _multinomial_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     draw = jit(sampling.make_multinomial(DTYPE_NAMES[dtype]))
 
-    def kernel(st, frame):  # type: ignore[no-untyped-def]
+    def kernel(st, frame):
         x = slot_of(st, input_slot(frame, 0))
         columns, samples, replacement = shape_in(x)[x.ndim - 1], attribute(frame, 0), attribute(frame, 1)
         rows = shape_in(x)[0] if x.ndim == 2 else 1
@@ -281,7 +282,7 @@ def _masked(dtype: int) -> Callable[..., Any]:
     chunk = 4 * GROUP  # a loop over so many words hides what starting it costs
 
     @jit
-    def masked(source, target, n, state, probability_bits):  # type: ignore[no-untyped-def]
+    def masked(source, target, n, state, probability_bits):
         x, y = pointer(source), pointer(target)
         keep = 1.0 - float64_from_bits(probability_bits)
         limit = np.uint64(keep * 2.0**32 + 0.5)
@@ -300,7 +301,7 @@ def _masked(dtype: int) -> Callable[..., Any]:
     return masked
 
 
-def dropout_infer(st, frame):  # type: ignore[no-untyped-def]
+def dropout_infer(st, frame):
     _shape_of_first(st, frame)
     mark = slot_of(st, output_slot(frame, 1))
     mark.dtype = INT64
@@ -312,13 +313,17 @@ def dropout_infer(st, frame):  # type: ignore[no-untyped-def]
 def _dropout_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     masked = _masked(dtype)
 
-    def kernel(st, frame):  # type: ignore[no-untyped-def]
+    def kernel(st, frame):
         n = slot_of(st, input_slot(frame, 0)).numel
         state, mark = data_address(st, input_slot(frame, 1)), data_address(st, output_slot(frame, 1))
         int64_at(mark)[0] = int64_at(state)[0]
         int64_at(mark)[1] = int64_at(state)[1]
         masked(
-            data_address(st, input_slot(frame, 0)), data_address(st, output_slot(frame, 0)), n, mark, attribute(frame, 0)
+            data_address(st, input_slot(frame, 0)),
+            data_address(st, output_slot(frame, 0)),
+            n,
+            mark,
+            attribute(frame, 0),
         )
         _advance(st, frame, 1, _blocks(n, False))
         return 0
@@ -329,7 +334,7 @@ def _dropout_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
 def _dropout_mask_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     masked = _masked(dtype)
 
-    def kernel(st, frame):  # type: ignore[no-untyped-def]
+    def kernel(st, frame):
         masked(
             data_address(st, input_slot(frame, 0)),
             data_address(st, output_slot(frame, 0)),
