@@ -327,7 +327,7 @@ def test_anomaly_names_the_op_and_the_forward_line(T):
     with T.autograd.set_detect_anomaly(True):
         y = x.sqrt()  # the forward line
         with pytest.warns(UserWarning, match=r"(?s)Error detected in SqrtBackward0.*x.sqrt\(\)  # the forward line"):
-            with pytest.raises(RuntimeError, match="Function 'SqrtBackward0' returned nan values in its 0th output."):
+            with pytest.raises(RuntimeError, match=r"Function 'SqrtBackward0' returned nan values in its 0th output."):
                 y.backward()
     x.sqrt().backward()
     assert np.isnan(x.grad.tolist()).all()
@@ -354,7 +354,7 @@ def test_anomaly_in_the_gradients_own_graph(T):
         (g,) = T.autograd.grad(x * x, x, create_graph=True)
         y = g.sqrt() * 0  # 0 * inf
         with (
-            pytest.warns(UserWarning, match="0 [*] inf|No forward|Error"),
+            pytest.warns(UserWarning, match=r"0 [*] inf|No forward|Error"),
             pytest.raises(RuntimeError, match="returned nan"),
         ):
             y.sum().backward()

@@ -207,7 +207,7 @@ def test_an_input_returned_as_it_is_becomes_a_view(T):
     assert y is not x and y._is_view() and y._base is x
     y.sum().backward()
     assert x.grad.tolist() == [7, 7]
-    with pytest.raises(RuntimeError, match="is a view and is being modified inplace. This view was created inside a"):
+    with pytest.raises(RuntimeError, match=r"is a view and is being modified inplace. This view was created inside a"):
         f.apply(x * 1).mul_(2)
 
 
@@ -257,7 +257,7 @@ def test_saved_results_and_intermediates(T):
         return y
 
     def backward(ctx, g):
-        nothing, x, y, z = ctx.saved_tensors
+        nothing, _x, y, z = ctx.saved_tensors
         assert nothing is None
         return g * y * (z - y)
 
@@ -280,7 +280,7 @@ def test_saved_tensors_are_freed_and_checked(T):
     h = x * 1
     y = f.apply(h).sum()
     h.add_(1)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation.*is at version 1; expected version 0"):
+    with pytest.raises(RuntimeError, match=r"modified by an inplace operation.*is at version 1; expected version 0"):
         y.backward()
     with pytest.raises(TypeError, match="save_for_backward can only save variables, but argument 0 is of type int"):
         make(T, lambda ctx, x: ctx.save_for_backward(3), lambda ctx, g: g).apply(x)
@@ -371,7 +371,7 @@ def test_anomaly_names_the_function(T):
     with T.autograd.set_detect_anomaly(True):
         y = f.apply(x).sum()
         with pytest.warns(UserWarning, match="Error detected in MadeBackward"):
-            with pytest.raises(RuntimeError, match="Function 'MadeBackward' returned nan values in its 0th output."):
+            with pytest.raises(RuntimeError, match=r"Function 'MadeBackward' returned nan values in its 0th output."):
                 y.backward()
 
 

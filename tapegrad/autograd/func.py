@@ -48,12 +48,14 @@ def _split(output: Any, has_aux: bool, name: str) -> tuple[Any, Any]:
     return output
 
 
-def _check_scalar(output: Any, name: str) -> None:
+def _check_scalar(output: Any) -> None:
     if not isinstance(output, Tensor):
-        raise RuntimeError(f"Expected f(*args) to return a Tensor in {name}(f)(*args), got {type(output).__name__}")
+        raise RuntimeError(
+            f"grad_and_value(f)(*args): Expected f(*args) to return a Tensor, got {type(output).__name__}"
+        )
     if shape_of(output) != ():
         raise RuntimeError(
-            f"Expected f(*args) to return a scalar tensor, got tensor with {len(shape_of(output))} dims. Maybe you "
+            f"grad_and_value(f)(*args): Expected f(*args) to return a scalar Tensor, got tensor with {len(shape_of(output))} dims. Maybe you "
             "wanted to use the vjp or jacrev APIs instead?"
         )
 
@@ -73,7 +75,7 @@ def grad_and_value(func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool
         with enable_grad():
             chosen = level.enter(_pick(args, argnums))
             output, aux = _split(func(*_replace(args, argnums, chosen), **kwargs), has_aux, "grad_and_value")
-            _check_scalar(output, "grad")
+            _check_scalar(output)
             found = refill(chosen, iter(level.gradients(output, chosen)))
             found, output, aux = level.leave(found), level.leave(output), level.leave(aux)
         return (found, (output, aux)) if has_aux else (found, output)

@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tapegrad.autograd.context import FunctionCtx, Saved
+from tapegrad.native.dtypes import FLOAT32
 from tapegrad.ops.calls import functions
 from tapegrad.ops.registry import Op, declare
 from tapegrad.runtime.errors import raise_status
 from tapegrad.runtime.handle import Tensor
-from tapegrad.runtime.layout import FLOAT32, INFERENCE, INFERENCE_SAVED, PYTHON, REQUIRES_GRAD
+from tapegrad.runtime.layout import INFERENCE, INFERENCE_SAVED, PYTHON, REQUIRES_GRAD
 from tapegrad.runtime.machine import machine
 
 _OP = declare(Op(name="custom_function", inputs=("*tensors",), kind=PYTHON, public=False, math="a custom Function"))
@@ -168,7 +169,7 @@ class _Call:
 
     def _check_dirty(self) -> None:
         for tensor in self.written:
-            if _requires_grad(tensor) and tensor.is_leaf:
+            if _requires_grad(tensor) and tensor.is_leaf:  # type: ignore[attr-defined]
                 raise RuntimeError("a leaf Variable that requires grad has been used in an in-place operation.")
 
     def _differentiable(self) -> list[int]:

@@ -89,7 +89,7 @@ def _vector(v: Any, like: Tensors, name: str, whose: str) -> Tensors:
     """Return the vector of a product, ones of the right shape where it was left out."""
     if v is None:
         if len(like) != 1 or any(length != 1 for length in shape_of(like[0])):
-            raise RuntimeError(f"The vector v can only be None if {whose} is a single Tensor with a single element.")
+            raise RuntimeError(f"The vector v can only be None if {whose} a single Tensor with a single element.")
         return (functions["ones_like"](like[0].detach()),)  # type: ignore[attr-defined]
     _, vectors = _as_tuple(v, "v", name)
     if len(vectors) != len(like):
@@ -119,7 +119,7 @@ def vjp(
         is_tuple, given = _as_tuple(inputs, "inputs", "vjp")
         entered = _enter(given, create_graph)
         out_is_tuple, outputs = _call(func, entered, "outputs of the user-provided function", "vjp", strict)
-        vectors = _vector(v, outputs, "vjp", "the user-provided function's output")
+        vectors = _vector(v, outputs, "vjp", "the user-provided function returns")
         found = _gradients(outputs, entered, vectors, create_graph)
         message = (
             "The vjp of the user-provided function is independent of input {}. This is not allowed in strict mode."
@@ -138,7 +138,7 @@ def jvp(
     """Return ``func(*inputs)`` and the product of its Jacobian with ``v``, by two reverse sweeps; arguments as vjp's."""
     with enable_grad():
         is_tuple, given = _as_tuple(inputs, "inputs", "jvp")
-        vectors = _vector(v, given, "jvp", "the input to the user-provided function")
+        vectors = _vector(v, given, "jvp", "the input to the user-provided function is")
         entered = _enter(given, create_graph)
         out_is_tuple, outputs = _call(func, entered, "outputs of the user-provided function", "jvp", strict)
         dummies = tuple(functions["zeros_like"](y.detach()).requires_grad_() for y in outputs)  # type: ignore[attr-defined]
@@ -261,7 +261,7 @@ def _hessian_product(
 ) -> tuple[Any, Any]:
     with enable_grad():
         is_tuple, given = _as_tuple(inputs, "inputs", name)
-        vectors = _vector(v, given, name, "the input to the user-provided function")
+        vectors = _vector(v, given, name, "the input to the user-provided function is")
         entered = _enter(given, create_graph)
         output = _single(func, name)(*entered)
         _call(lambda *_: output, entered, "outputs of the user-provided function", name, strict)

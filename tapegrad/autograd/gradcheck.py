@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from tapegrad.autograd.engine import grad
 from tapegrad.autograd.modes import enable_grad, no_grad
+from tapegrad.native.dtypes import FLOAT32, FLOAT64
 from tapegrad.ops.calls import functions, shape_of
 from tapegrad.runtime.handle import Tensor
-from tapegrad.runtime.layout import FLOAT32, FLOAT64, REQUIRES_GRAD
+from tapegrad.runtime.layout import REQUIRES_GRAD
 from tapegrad.runtime.machine import machine
 
 Array = npt.NDArray[np.float64]

@@ -121,7 +121,7 @@ def _known_object(tensor: Tensor) -> Tensor:
     slot = machine.fields_of(tensor._handle)[_SLOT]
     for item in gc.get_objects():
         if issubclass(type(item), Tensor) and item is not tensor and machine.fields_of(item._handle)[_SLOT] == slot:
-            return item
+            return item  # type: ignore[no-any-return]
     return tensor
 
 

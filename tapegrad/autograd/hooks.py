@@ -115,10 +115,11 @@ def run_hooks(slot: int, gradient: Tensor) -> Tensor:
 
 def add_to_grad(tensor: Tensor, gradient: Tensor) -> None:
     """Add a gradient to a tensor's ``.grad``."""
+    known: Any = tensor
     if machine.grad_of(tensor._handle) < 0:
-        tensor.grad = call(registry["clone"], gradient)
+        known.grad = call(registry["clone"], gradient)
     else:
-        tensor.grad = tensor.grad + gradient
+        known.grad = known.grad + gradient
 
 
 def run_after_accumulation(slot: int) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 from tapegrad.autograd.engine import grad
 from tapegrad.autograd.modes import is_grad_enabled
 from tapegrad.autograd.trees import leaves, rebuild
+from tapegrad.native.dtypes import FLOAT32
 from tapegrad.ops.calls import functions, shape_of
 from tapegrad.runtime.handle import Tensor
-from tapegrad.runtime.layout import FLOAT32, REQUIRES_GRAD
+from tapegrad.runtime.layout import REQUIRES_GRAD
 from tapegrad.runtime.machine import machine
 
 
@@ -77,7 +78,7 @@ class Level:
                 create_graph=self.records,
                 allow_unused=True,
                 materialize_grads=True,
-            )
+            )  # type: ignore[arg-type]
         )
 
 

@@ -142,4 +142,4 @@ class inference_mode(_Mode):  # noqa: N801 (torch's name)
         self.grad = is_grad_enabled() and not self.inference
 
     def _again(self) -> _Mode:
-        return type(self)(self.inference)  # type: ignore[no-any-return]
+        return type(self)(self.inference)
