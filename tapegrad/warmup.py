@@ -1,5 +1,6 @@
 """Compiles ahead what training commonly needs, so that the first step in a new process only loads it from the disk."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import tapegrad as tg
 import tapegrad.nn.functional as F
 from tapegrad.native.cache import cache_counts
+from tapegrad.native.dtypes import FLOAT32
+from tapegrad.ops.registry import compile_op, registry
 
 _UNARY = ("exp", "log", "sqrt", "tanh", "sigmoid", "relu", "sin", "cos", "square", "abs", "neg", "reciprocal")
 _REDUCTIONS = ("sum", "mean", "amax", "var", "logsumexp")
@@ -34,6 +37,19 @@ _VIEWS: tuple[Callable[[Any], Any], ...] = (
     lambda x: F.softmax(x, dim=1),
     lambda x: F.log_softmax(x, dim=1),
 )
+
+
+# The kernels of the second half of a training step of a classifier, in the order in which a first step waits longest.
+_TRAINING_OPS = ("sum_to_shape", "ce_gradient", "adam_update", "mm_tn", "threshold_backward", "mm")
+
+
+def compile_training_kernels() -> None:
+    """Compile what a first training step ends with, while another process is at its beginning; see runtime/core.py."""
+    parent = os.getppid()
+    for name in _TRAINING_OPS:
+        if os.getppid() != parent:
+            return
+        compile_op(registry[name], FLOAT32, FLOAT32)
 
 
 def warm_up() -> str:

@@ -146,14 +146,27 @@ def op_of_code(code: int) -> Op:
 def _resolve(code: int, dtype: int, result_dtype: int) -> int:
     """Compile, or load, what the machine asks for: an op's shape rule (dtype -1) or its kernel; return the address."""
     op = _by_code[code]
-    if dtype < 0:
-        assert op.infer is not None, op.name
-        key = f"infer.{op.infer.__module__}.{op.infer.__qualname__}"
-        return compile_function(op.infer, key, "int64(int64, int64)")  # type: ignore[arg-type]
+    return _compile_infer(op) if dtype < 0 else _compile_kernel(op, dtype, result_dtype)
+
+
+def _compile_infer(op: Op) -> int:
+    assert op.infer is not None, op.name
+    key = f"infer.{op.infer.__module__}.{op.infer.__qualname__}"
+    return compile_function(op.infer, key, "int64(int64, int64)")
+
+
+def _compile_kernel(op: Op, dtype: int, result_dtype: int) -> int:
     assert op.kernel is not None, op.name
     kernel = op.kernel(dtype, result_dtype)
     signature = "int64(int64)" if op.kind == ELEMENTWISE else "int64(int64, int64)"
-    return compile_function(kernel, f"kernel.{op.name}.{dtype}.{result_dtype}", signature)  # type: ignore[arg-type]
+    return compile_function(kernel, f"kernel.{op.name}.{dtype}.{result_dtype}", signature)
+
+
+def compile_op(op: Op, dtype: int, result_dtype: int) -> None:
+    """Bring an op's shape rule and its kernel for these dtypes into the disk cache."""
+    if op.infer is not None:
+        _compile_infer(op)
+    _compile_kernel(op, dtype, result_dtype)
 
 
 machine.resolve = _resolve
@@ -331,4 +344,18 @@ def finish_rules() -> None:
         _store_rule(_unfinished.pop())
 
 
-__all__ = ["ALL_DTYPES", "BOOLEAN", "FLOATS", "INTEGERS", "NUMBERS", "OF_ENTRY", "OF_OPERAND", "Op", "Ref", "declare", "finish_rules", "op_of_code", "registry"]
+__all__ = [
+    "ALL_DTYPES",
+    "BOOLEAN",
+    "FLOATS",
+    "INTEGERS",
+    "NUMBERS",
+    "OF_ENTRY",
+    "OF_OPERAND",
+    "Op",
+    "Ref",
+    "declare",
+    "finish_rules",
+    "op_of_code",
+    "registry",
+]

@@ -1,8 +1,8 @@
 """The compiled functions of the machine itself, and their first compilation with the help of a second process.
 
-Compiling them takes some seconds, once on each machine, nearly all of it in Numba's own Python code, which one process
-runs on one core. So when the cache has none of them a second process compiles the sweep while this one does the rest;
-they meet in the cache.
+Compiling takes some seconds, once on each machine, nearly all of it in Numba's own Python code, which a process runs on
+one core. So at the very first start a second process compiles what comes later (the sweep, then the kernels of a usual
+training step, last ones first) while this one goes on; they meet in the cache.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,57 +23,72 @@ from tapegrad.runtime.python_entries import PYTHON_ENTRY_POINTS
 from tapegrad.runtime.sweep import sweep
 from tapegrad.runtime.sweep_entries import SWEEP_ENTRY_POINTS
 
-_ALL = ENTRY_POINTS | PYTHON_ENTRY_POINTS | SWEEP_ENTRY_POINTS
 _FOUR_INTS = "int64(int64, int64, int64, int64)"
+
+_ENTRY_POINTS = ENTRY_POINTS | PYTHON_ENTRY_POINTS | SWEEP_ENTRY_POINTS
 
 CORE: dict[str, tuple[Callable[..., Any], str]] = {
     "emit": (emit, _FOUR_INTS),
-    **{f"entry.{name}": (function, SIGNATURE) for name, function in _ALL.items()},
     "sweep": (sweep, _FOUR_INTS),
+    **{f"entry.{name}": (function, SIGNATURE) for name, function in _ENTRY_POINTS.items()},
 }
-_FOR_THE_HELPER = "sweep"
+_FOR_THE_HELPER = ("sweep", "entry.give", "entry.begin_sweep", "entry.end_sweep", "entry.sweep")
 
-# The package's own __init__ would start a machine, which would start a helper: the helper has a bare package instead.
-_HELPER = f"""
+# The package's own __init__ would need emit, which the first process is compiling: at first a bare package will do.
+_HELPER = """
 import sys, types
 package = types.ModuleType("tapegrad")
 package.__path__ = [sys.argv[1]]
 sys.modules["tapegrad"] = package
-from tapegrad.runtime.core import compile_one
-compile_one({_FOR_THE_HELPER!r})
+from tapegrad.runtime import core
+if core.help_to_compile():
+    for name in [name for name in sys.modules if name.split(".")[0] == "tapegrad"]:
+        del sys.modules[name]
+    sys.path.insert(0, sys.argv[2])
+    from tapegrad.warmup import compile_training_kernels
+    compile_training_kernels()
 """
+_helper: subprocess.Popen[bytes] | None = None
 
 
 def compile_one(name: str) -> int:
-    """Return the address of a function of the core."""
+    """Return the address of a function of the core; wait for it if the second process is at it."""
     function, signature = CORE[name]
+    while _helper is not None and name in _FOR_THE_HELPER and not _is_cached(name) and _helper.poll() is None:
+        time.sleep(0.01)
     return compile_function(function, name, signature)
 
 
-def compile_core() -> dict[str, int]:
-    """Return the address of every function of the core, by name."""
-    helper = None if is_cached(*_key(_FOR_THE_HELPER)) else _start_helper()
-    addresses = {name: compile_one(name) for name in CORE if name != _FOR_THE_HELPER}
-    if helper is not None:
-        helper.wait()
-    addresses[_FOR_THE_HELPER] = compile_one(_FOR_THE_HELPER)
-    return addresses
-
-
-def _key(name: str) -> tuple[Callable[..., Any], str, str]:
-    function, signature = CORE[name]
-    return function, name, signature
-
-
-def _start_helper() -> subprocess.Popen[bytes] | None:
-    """Start the second process; None where there is no second core, no interpreter to run, or no cache to meet in."""
+def start_helper() -> None:
+    """Start the second process if this is the first start on the machine, there is a second core, and it can be run."""
+    global _helper
+    if _is_cached("emit") or os.environ.get("TAPEGRAD_HELPER") == "0":
+        return
     if sys.stderr is not None and sys.stderr.isatty():
         print("tapegrad: compiling for this machine, once: about 10 seconds ...", file=sys.stderr, flush=True)
     if (os.cpu_count() or 1) < 2 or not sys.executable:
-        return None
-    command = [sys.executable, "-c", _HELPER, str(Path(__file__).parent.parent)]
+        return
+    package = Path(__file__).parent.parent
+    command = [sys.executable, "-c", _HELPER, str(package), str(package.parent)]
     quiet = subprocess.DEVNULL
     try:
-        return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet)
+        _helper = subprocess.Popen(
+            command, stdin=quiet, stdout=quiet, stderr=quiet, env={**os.environ, "TAPEGRAD_HELPER": "0"}
+        )
     except OSError:
-        return None
+        return
+
+
+def help_to_compile() -> bool:
+    """Compile the second process's share; return whether the first one has finished its own within a minute."""
+    for name in _FOR_THE_HELPER:
+        compile_one(name)
+    deadline = time.monotonic() + 60
+    while not _is_cached("entry.emit") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return _is_cached("entry.emit")
+
+
+def _is_cached(name: str) -> bool:
+    function, signature = CORE[name]
+    return is_cached(function, name, signature)

@@ -486,9 +486,7 @@ def run_sweep(self, args, count):
     st = as_int64(self)
     objects = int64_at(args)
     enter_thread(st)
-    status = call4(
-        state_of(st).sweep_function, st, as_int64(objects[0]), as_int64(objects[1]), as_int64(objects[2])
-    )
+    status = call4(state_of(st).sweep_function, st, as_int64(objects[0]), as_int64(objects[1]), as_int64(objects[2]))
     return from_int64(status)
 
 

@@ -11,7 +11,6 @@ from tapegrad.runtime.layout import MAX_NDIM, SLOT
 from tapegrad.runtime.machine import machine
 
 
-
 class OutOfMemoryError(RuntimeError, MemoryError):
     """The machine has no memory for a tensor. (torch raises a RuntimeError here.)"""
 

@@ -31,4 +31,3 @@ def wrap(handle: int) -> Tensor:
     tensor: Tensor = _new(Tensor)
     tensor._handle = handle
     return tensor
-

@@ -173,7 +173,16 @@ HANDLE_BYTES, STORAGE_BYTES, SLOT_BYTES, ENTRY_BYTES = (t.itemsize for t in (HAN
 # one row of a gradient rule: emit `op` on the references, for the operands in the mask `wanted`; op -1 gives the
 # result of `inputs[0]` to the operand `target`
 RULE_ROW = np.dtype(
-    [("op", "i4"), ("wanted", "i4"), ("attributes", "i4"), ("attribute_count", "i4"), ("count", "i4"), ("target", "i4"), ("inputs", "i4", (6,)), ("literal", "i8", (4,))]
+    [
+        ("op", "i4"),
+        ("wanted", "i4"),
+        ("attributes", "i4"),
+        ("attribute_count", "i4"),
+        ("count", "i4"),
+        ("target", "i4"),
+        ("inputs", "i4", (6,)),
+        ("literal", "i8", (4,)),
+    ]
 )
 ATTRIBUTES_NONE, ATTRIBUTES_OF_ENTRY, ATTRIBUTES_LITERAL, ATTRIBUTES_OF_OPERAND = range(4)
 GIVE = -1

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tapegrad.native.fastcall import fast_function
-from tapegrad.runtime.core import compile_core
+from tapegrad.runtime.core import CORE, compile_one, start_helper
 from tapegrad.runtime.layout import (
     DTYPE_COUNT,
     ENTRY,
@@ -37,6 +37,7 @@ ADDRESS_LIMIT = 256  # of functions that kernels of several ops call (GEMM, LAPA
 WORKSPACE_BYTES = 1 << 22
 _FIRST_ROWS = 4096
 
+_NEEDS = {"sweep": ("sweep",)}  # what an entry point calls by its address in the state block
 _PROT_NONE, _PROT_READ_WRITE = 0, 3
 _MAP_FLAGS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 
@@ -55,7 +56,8 @@ class Machine:
         self._next_owner = 0
         self._make_tables()
         self._make_callbacks()
-        self._compile_core()
+        start_helper()
+        self.state["emit_function"] = compile_one("emit")
 
     def _make_tables(self) -> None:
         for name, dtype in (("handles", HANDLE), ("slots", SLOT), ("storages", STORAGE), ("entries", ENTRY)):
@@ -89,13 +91,15 @@ class Machine:
         for name, callback in zip(("resolve", "python", "drop"), self._callbacks, strict=True):
             self.state[f"{name}_callback"] = ctypes.cast(callback, ctypes.c_void_p).value
 
-    def _compile_core(self) -> None:
-        for name, address in compile_core().items():
-            if name.startswith("entry."):
-                short = name.removeprefix("entry.")
-                setattr(self, short, fast_function(short, address, self.address))
-            else:
-                self.state[f"{name}_function"] = address
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """Compile, or load, an entry point that is used for the first time."""
+        if f"entry.{name}" not in CORE:
+            raise AttributeError(f"the tape machine has no entry point {name!r}")
+        for needed in _NEEDS.get(name, ()):
+            self.state[f"{needed}_function"] = compile_one(needed)
+        function = fast_function(name, compile_one(f"entry.{name}"), self.address)
+        setattr(self, name, function)
+        return function
 
     @property
     def error(self) -> BaseException | None:
@@ -136,11 +140,6 @@ class Machine:
         top = int(self.state[f"{name}_top"])
         buffer = (ctypes.c_char * (top * dtype.itemsize)).from_address(int(self.state[name]))
         return np.frombuffer(buffer, dtype)
-
-    if not hasattr(dict, "typing"):  # the entry points are set by name; a type checker cannot see them
-
-        def __getattr__(self, name: str) -> Callable[..., Any]:
-            raise AttributeError(name)
 
 
 def _no_resolver(a: int, b: int, c: int) -> int:
