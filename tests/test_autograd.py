@@ -1,4 +1,4 @@
-"""backward and grad, recording modes, leaves, the graph's nodes, anomaly detection: what torch documents, against torch."""
+"""backward and grad, recording modes, leaves, the graph's nodes, anomaly detection: each as in torch."""
 
 import gc
 import warnings
@@ -326,9 +326,11 @@ def test_anomaly_names_the_op_and_the_forward_line(T):
     x = T.tensor([-1.0], requires_grad=True)
     with T.autograd.set_detect_anomaly(True):
         y = x.sqrt()  # the forward line
-        with pytest.warns(UserWarning, match=r"(?s)Error detected in SqrtBackward0.*x.sqrt\(\)  # the forward line"):
-            with pytest.raises(RuntimeError, match=r"Function 'SqrtBackward0' returned nan values in its 0th output."):
-                y.backward()
+        with (
+            pytest.warns(UserWarning, match=r"(?s)Error detected in SqrtBackward0.*x.sqrt\(\)  # the forward line"),
+            pytest.raises(RuntimeError, match=r"Function 'SqrtBackward0' returned nan values in its 0th output."),
+        ):
+            y.backward()
     x.sqrt().backward()
     assert np.isnan(x.grad.tolist()).all()
 
@@ -340,9 +342,11 @@ def test_anomaly_without_the_check_for_nan(T):
         x.sqrt().backward()
         y = x.exp()
         y.add_(1)
-        with pytest.warns(UserWarning, match="Error detected in ExpBackward0"):
-            with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-                y.backward()
+        with (
+            pytest.warns(UserWarning, match="Error detected in ExpBackward0"),
+            pytest.raises(RuntimeError, match="modified by an inplace operation"),
+        ):
+            y.backward()
     with pytest.warns(UserWarning, match="Anomaly Detection has been enabled"), T.autograd.detect_anomaly():
         assert T.is_anomaly_enabled() if T is torch else T.autograd.is_anomaly_enabled()
 

@@ -370,9 +370,11 @@ def test_anomaly_names_the_function(T):
     x = leaf(T)
     with T.autograd.set_detect_anomaly(True):
         y = f.apply(x).sum()
-        with pytest.warns(UserWarning, match="Error detected in MadeBackward"):
-            with pytest.raises(RuntimeError, match=r"Function 'MadeBackward' returned nan values in its 0th output."):
-                y.backward()
+        with (
+            pytest.warns(UserWarning, match="Error detected in MadeBackward"),
+            pytest.raises(RuntimeError, match=r"Function 'MadeBackward' returned nan values in its 0th output."),
+        ):
+            y.backward()
 
 
 def test_context_and_saved_values_die_with_the_graph():

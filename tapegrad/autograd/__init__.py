@@ -7,9 +7,10 @@ from tapegrad.autograd.anomaly import (
     is_anomaly_enabled,
     set_detect_anomaly,
 )
+from tapegrad.autograd.differences import GradcheckError
 from tapegrad.autograd.engine import backward, grad
 from tapegrad.autograd.function import Function
-from tapegrad.autograd.gradcheck import GradcheckError, gradcheck, gradgradcheck
+from tapegrad.autograd.gradcheck import gradcheck, gradgradcheck
 from tapegrad.autograd.modes import (
     enable_grad,
     inference_mode,

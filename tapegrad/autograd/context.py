@@ -171,8 +171,8 @@ class FunctionCtx:
             raise RuntimeError(f"expected Variable or None (got {type(gradient).__name__})")
         if not _expands(shape, shape_of(gradient)):
             raise RuntimeError(
-                f"Function {self.name()} returned an invalid gradient at index {k} - got {list(shape_of(gradient))} but "
-                f"expected shape compatible with {list(shape)}"
+                f"Function {self.name()} returned an invalid gradient at index {k} - got {list(shape_of(gradient))} "
+                f"but expected shape compatible with {list(shape)}"
             )
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from tapegrad.autograd.engine import grad as gradients_of
@@ -49,14 +48,13 @@ def _split(output: Any, has_aux: bool, name: str) -> tuple[Any, Any]:
 
 
 def _check_scalar(output: Any) -> None:
+    where = "grad_and_value(f)(*args): Expected f(*args) to return"
     if not isinstance(output, Tensor):
-        raise RuntimeError(
-            f"grad_and_value(f)(*args): Expected f(*args) to return a Tensor, got {type(output).__name__}"
-        )
+        raise RuntimeError(f"{where} a Tensor, got {type(output).__name__}")
     if shape_of(output) != ():
         raise RuntimeError(
-            f"grad_and_value(f)(*args): Expected f(*args) to return a scalar Tensor, got tensor with {len(shape_of(output))} dims. Maybe you "
-            "wanted to use the vjp or jacrev APIs instead?"
+            f"{where} a scalar Tensor, got tensor with {len(shape_of(output))} dims. Maybe you wanted to use the vjp "
+            "or jacrev APIs instead?"
         )
 
 
@@ -136,21 +134,12 @@ def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
     return (level.leave(output), pull, level.leave(aux)) if has_aux else (level.leave(output), pull)
 
 
-def _pull(known: list[tuple[Tensor, Tensor]], by: list[Tensor], create_graph: bool) -> list[Tensor]:
+def _pull(known: list[tuple[Tensor, Tensor]], by: list[Tensor], create_graph: bool) -> list[Any]:
     if not known:
         return [functions["zeros_like"](tensor) for tensor in by]
     outputs, cotangents = [y for y, _ in known], [v for _, v in known]
-    return list(
-        gradients_of(
-            outputs,
-            by,
-            cotangents,
-            retain_graph=True,
-            create_graph=create_graph,
-            allow_unused=True,
-            materialize_grads=True,
-        )
-    )
+    found = gradients_of(outputs, by, cotangents, True, create_graph, allow_unused=True, materialize_grads=True)
+    return list(found)
 
 
 def jvp(func: Callable[..., Any], primals: Any, tangents: Any, *, strict: bool = False, has_aux: bool = False) -> Any:
@@ -172,7 +161,7 @@ def _push(level: Level, output: Tensor, by: list[Tensor], along: list[Tensor]) -
     """Return the directional derivative of one output."""
     dummy, products = _linear(level, output, by)
     known = [(g, t) for g, t in zip(products, along, strict=True) if machine.flags_of(g._handle) & REQUIRES_GRAD]
-    return _pull(known, [dummy], level.records)[0]
+    return _pull(known, [dummy], level.records)[0]  # type: ignore[no-any-return]
 
 
 def _linear(level: Level, output: Tensor, by: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -241,41 +230,3 @@ def _stack_last(columns: list[Tensor], output: Tensor, by: Tensor) -> Tensor:
 def hessian(func: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
     """Return a function that computes the matrix of second derivatives of ``func``."""
     return jacfwd(jacrev(func, argnums), argnums)
-
-
-def functional_call(
-    module: Any, parameter_and_buffer_dicts: Any, args: Any = None, kwargs: dict[str, Any] | None = None, **options: Any
-) -> Any:
-    """Call a module with other tensors in the places of its parameters and buffers.
-
-    Args:
-        module: an ``nn.Module``.
-        parameter_and_buffer_dicts: tensors by name, as of ``named_parameters()``; or a sequence of such dicts.
-        args: the module's arguments; one that is no tuple is the only one.
-        kwargs: its named arguments.
-        **options: ``tie_weights`` and ``strict`` are accepted.
-    """
-    given = parameter_and_buffer_dicts
-    tensors = given if isinstance(given, dict) else {name: value for part in given for name, value in part.items()}
-    arguments = () if args is None else args if isinstance(args, tuple) else (args,)
-    with _swapped(module, tensors):
-        return module(*arguments, **(kwargs or {}))
-
-
-@contextlib.contextmanager
-def _swapped(module: Any, tensors: dict[str, Tensor]) -> Iterator[None]:
-    """Put tensors into the modules' tables for as long as the block runs."""
-    places = []
-    for name, tensor in tensors.items():
-        path, _, last = name.rpartition(".")
-        table = module.get_submodule(path).__dict__
-        if not isinstance(table.get(last), Tensor):
-            raise KeyError(f"functional_call: the module has no parameter or buffer {name!r}")
-        places.append((table, last, table[last], tensor))
-    try:
-        for table, last, _, tensor in places:
-            table[last] = tensor
-        yield
-    finally:
-        for table, last, before, _ in reversed(places):
-            table[last] = before

@@ -8,21 +8,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from tapegrad.autograd.differences import (
+    Array,
+    GradcheckError,
+    analytical_of,
+    differentiable,
+    memory_of,
+    numerical_of,
+    requires_grad,
+)
 from tapegrad.autograd.engine import grad
-from tapegrad.autograd.modes import enable_grad, no_grad
-from tapegrad.native.dtypes import FLOAT32, FLOAT64
+from tapegrad.autograd.modes import enable_grad
+from tapegrad.native.dtypes import FLOAT64
 from tapegrad.ops.calls import functions, shape_of
 from tapegrad.runtime.handle import Tensor
-from tapegrad.runtime.layout import REQUIRES_GRAD
 from tapegrad.runtime.machine import machine
-
-Array = npt.NDArray[np.float64]
-
-
-class GradcheckError(RuntimeError):
-    """A gradient is not what finite differences give."""
 
 
 @dataclass
@@ -33,84 +34,27 @@ class _Settings:
     nondet_tol: float
 
 
-def _requires_grad(value: Any) -> bool:
-    return isinstance(value, Tensor) and bool(machine.flags_of(value._handle) & REQUIRES_GRAD)
-
-
-def _memory(tensor: Tensor) -> npt.NDArray[Any]:
-    return functions["_array_of"](tensor)  # type: ignore[no-any-return]
-
-
-def _differentiable(outputs: Any) -> list[Tensor]:
-    items = outputs if isinstance(outputs, tuple | list) else (outputs,)
-    return [y for y in items if isinstance(y, Tensor) and machine.dtype_of(y._handle) >= FLOAT32]
-
-
 def _check_inputs(inputs: Sequence[Any]) -> None:
-    if not any(_requires_grad(x) for x in inputs):
+    if not any(requires_grad(x) for x in inputs):
         raise ValueError(
             "gradcheck expects at least one input tensor to require gradient, but none of the them have "
             "requires_grad=True."
         )
     for k, x in enumerate(inputs):
-        if not _requires_grad(x):
+        if not requires_grad(x):
             continue
         if machine.dtype_of(x._handle) != FLOAT64:
             warnings.warn(
-                f"Input #{k} requires gradient and is not a double precision floating point or complex. This check will "
-                "likely fail if all the inputs are not of double precision floating point or complex. ",
+                f"Input #{k} requires gradient and is not a double precision floating point or complex. This check "
+                "will likely fail if all the inputs are not of double precision floating point or complex. ",
                 stacklevel=4,
             )
         if any(s == 0 and n > 1 for s, n in zip(machine.strides_of(x._handle), shape_of(x), strict=True)):
             raise RuntimeError(
-                f"The {k}th input has a dimension with stride 0. gradcheck only supports inputs that are non-overlapping "
-                "to be able to compute the numerical gradients correctly. You should call .contiguous on the input "
-                "before passing it to gradcheck."
+                f"The {k}th input has a dimension with stride 0. gradcheck only supports inputs that are "
+                "non-overlapping to be able to compute the numerical gradients correctly. You should call .contiguous "
+                "on the input before passing it to gradcheck."
             )
-
-
-def _values(func: Callable[..., Any], inputs: Sequence[Any]) -> list[Array]:
-    with no_grad():
-        return [_memory(y).astype(np.float64).ravel() for y in _differentiable(func(*inputs))]
-
-
-def _numerical(func: Callable[..., Any], inputs: Sequence[Any], x: Tensor, eps: float) -> list[Array]:
-    """Return for each output the matrix of central differences by the elements of one input."""
-    memory = _memory(x)
-    columns = []
-    for place in np.ndindex(memory.shape):
-        before = memory[place].copy()
-        memory[place] = before + eps
-        above = _values(func, inputs)
-        memory[place] = before - eps
-        below = _values(func, inputs)
-        memory[place] = before
-        columns.append([(a - b) / (2 * eps) for a, b in zip(above, below, strict=True)])
-    if not columns:
-        return [np.zeros((0, value.size)) for value in _values(func, inputs)]
-    return [np.stack(column) for column in zip(*columns, strict=True)]
-
-
-def _analytical(output: Tensor, x: Tensor) -> Array:
-    """Return the matrix of one output's gradients by one input, computed row by row."""
-    shape, count = shape_of(output), int(np.prod(shape_of(output)))
-    rows = np.zeros((int(np.prod(shape_of(x))), count))
-    if not _requires_grad(output):
-        return rows
-    for k in range(count):
-        unit = np.zeros(count)
-        unit[k] = 1
-        cotangent = functions["_from_array"](unit.reshape(shape)).to(output.dtype)  # type: ignore[attr-defined]
-        (gradient,) = grad(output, x, cotangent, retain_graph=True, allow_unused=True)
-        if gradient is not None:
-            _check_gradient(gradient, x)
-            rows[:, k] = _memory(gradient).ravel()
-    return rows
-
-
-def _check_gradient(gradient: Tensor, x: Tensor) -> None:
-    if shape_of(gradient) != shape_of(x) or machine.dtype_of(gradient._handle) != machine.dtype_of(x._handle):
-        raise GradcheckError("backward not multiplied by grad_output: grad is of incorrect size or type")
 
 
 def _compare(k: int, j: int, analytical: Array, numerical: Array, settings: _Settings) -> None:
@@ -124,18 +68,18 @@ def _compare(k: int, j: int, analytical: Array, numerical: Array, settings: _Set
 def _check_outputs(func: Callable[..., Any], inputs: Sequence[Any], settings: _Settings) -> None:
     """Compare both Jacobians of each output by each input, and the analytical one with itself."""
     with enable_grad():
-        outputs = _differentiable(func(*inputs))
+        outputs = differentiable(func(*inputs))
     for j, x in enumerate(inputs):
-        if not _requires_grad(x):
+        if not requires_grad(x):
             continue
-        for k, (output, numerical) in enumerate(zip(outputs, _numerical(func, inputs, x, settings.eps), strict=True)):
-            if not _requires_grad(output):
+        for k, (output, numerical) in enumerate(zip(outputs, numerical_of(func, inputs, x, settings.eps), strict=True)):
+            if not requires_grad(output):
                 if np.abs(numerical).max(initial=0) > settings.atol:
                     raise GradcheckError("Numerical gradient for function expected to be zero")
                 continue
-            analytical = _analytical(output, x)
+            analytical = analytical_of(output, x)
             _compare(k, j, analytical, numerical, settings)
-            if np.abs(analytical - _analytical(output, x)).max(initial=0) > settings.nondet_tol:
+            if np.abs(analytical - analytical_of(output, x)).max(initial=0) > settings.nondet_tol:
                 raise GradcheckError(
                     "Backward is not reentrant, i.e., running backward with same input and grad_output multiple times "
                     "gives different values, although analytical gradient matches numerical gradient."
@@ -146,28 +90,28 @@ def _check_outputs(func: Callable[..., Any], inputs: Sequence[Any], settings: _S
 def _check_zero_cotangent(func: Callable[..., Any], inputs: Sequence[Any]) -> None:
     """A gradient of zeros must give zeros: a backward that forgets to multiply by it does not."""
     with enable_grad():
-        outputs = [y for y in _differentiable(func(*inputs)) if _requires_grad(y)]
-    by = [x for x in inputs if _requires_grad(x)]
+        outputs = [y for y in differentiable(func(*inputs)) if requires_grad(y)]
+    by = [x for x in inputs if requires_grad(x)]
     if not outputs:
         return
     zeros = [functions["zeros_like"](y.detach()) for y in outputs]  # type: ignore[attr-defined]
     for gradient in grad(outputs, by, zeros, retain_graph=True, allow_unused=True):
-        if gradient is not None and np.any(_memory(gradient) != 0):
+        if gradient is not None and np.any(memory_of(gradient) != 0):
             raise GradcheckError("backward not multiplied by grad_output")
 
 
 def _check_missing_cotangents(func: Callable[..., Any], inputs: Sequence[Any]) -> None:
     """An output that no gradient reaches must count as one that zeros reach."""
     with enable_grad():
-        outputs = [y for y in _differentiable(func(*inputs)) if _requires_grad(y)]
-    by = [x for x in inputs if _requires_grad(x)]
+        outputs = [y for y in differentiable(func(*inputs)) if requires_grad(y)]
+    by = [x for x in inputs if requires_grad(x)]
     for k in range(len(outputs) if len(outputs) > 1 else 0):
         ones = [functions["ones_like"](y.detach()) for y in outputs]  # type: ignore[attr-defined]
         filled = [one if k == j else one * 0 for j, one in enumerate(ones)]
         alone = grad(outputs[k], by, ones[k], retain_graph=True, allow_unused=True)
         all_given = grad(outputs, by, filled, retain_graph=True, allow_unused=True)
         for a, b in zip(alone, all_given, strict=True):
-            first, second = (0.0 if g is None else _memory(g) for g in (a, b))
+            first, second = (0.0 if g is None else memory_of(g) for g in (a, b))
             if not np.allclose(first, second, equal_nan=True):
                 raise GradcheckError("Expected backward function to handle undefined output grads.")
 
@@ -270,8 +214,8 @@ def gradgradcheck(
     def first(*values: Any) -> tuple[Tensor, ...]:
         inside, vectors = values[:count], values[count:]
         with enable_grad():
-            outputs = [y for y in _differentiable(func(*inside)) if _requires_grad(y)]
-            by = [x for x in inside if _requires_grad(x)]
+            outputs = [y for y in differentiable(func(*inside)) if requires_grad(y)]
+            by = [x for x in inside if requires_grad(x)]
             found = grad(outputs, by, vectors, create_graph=True, allow_unused=True)
         return tuple(gradient for gradient in found if gradient is not None)
 
@@ -291,7 +235,7 @@ def gradgradcheck(
 def _random_cotangents(func: Callable[..., Any], inputs: Sequence[Any]) -> tuple[Tensor, ...]:
     random = np.random.default_rng(0)
     with enable_grad():
-        outputs = [y for y in _differentiable(func(*inputs)) if _requires_grad(y)]
+        outputs = [y for y in differentiable(func(*inputs)) if requires_grad(y)]
     return tuple(
         functions["_from_array"](random.standard_normal(shape_of(y))).to(y.dtype).requires_grad_()  # type: ignore[attr-defined]
         for y in outputs

@@ -42,10 +42,10 @@ class Node:
 
     @property
     def _entry(self) -> int:
-        return machine.slot_fields(self._slot)[0]  # type: ignore[no-any-return]
+        return machine.slot_fields(self._slot)[0]
 
     def _sequence_nr(self) -> int:
-        return machine.entry_fields(self._entry)[_SEQUENCE]  # type: ignore[no-any-return]
+        return machine.entry_fields(self._entry)[_SEQUENCE]
 
     @property
     def next_functions(self) -> tuple[tuple[Node | None, int], ...]:
@@ -121,7 +121,7 @@ def _known_object(tensor: Tensor) -> Tensor:
     slot = machine.fields_of(tensor._handle)[_SLOT]
     for item in gc.get_objects():
         if issubclass(type(item), Tensor) and item is not tensor and machine.fields_of(item._handle)[_SLOT] == slot:
-            return item  # type: ignore[no-any-return]
+            return item
     return tensor
 
 

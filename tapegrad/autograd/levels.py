@@ -34,10 +34,10 @@ class Level:
         if not isinstance(leaf, Tensor):
             raise ValueError(f"{name}: expected all inputs to be Tensors, got {type(leaf).__name__}")
         if machine.dtype_of(leaf._handle) < FLOAT32:
-            raise RuntimeError(f"{name}: expected inputs of floating point dtype, got {leaf.dtype}")  # type: ignore[attr-defined]
+            raise RuntimeError(f"{name}: expected inputs of floating point dtype, got {leaf.dtype}")
         if self.records and machine.flags_of(leaf._handle) & REQUIRES_GRAD:
-            return leaf.view_as(leaf)  # type: ignore[attr-defined]
-        fresh = leaf.detach().requires_grad_()  # type: ignore[attr-defined]
+            return leaf.view_as(leaf)
+        fresh = leaf.detach().requires_grad_()
         self._own.append(fresh)
         return fresh
 
@@ -51,7 +51,7 @@ class Level:
         own = [tensor._handle for tensor in self._own]
         if self.records and machine.depends_on_others(leaf._handle, *own):
             return leaf
-        return leaf.detach()  # type: ignore[attr-defined]
+        return leaf.detach()
 
     def gradients(
         self, output: Tensor, inputs: Any, cotangent: Tensor | None = None, *, again: bool = False
@@ -84,6 +84,6 @@ class Level:
 
 def unit_tensors(like: Tensor) -> Sequence[Tensor]:
     """Return the tensors of a shape and dtype that have a one in one place, in the order of the places."""
-    count = like.numel()  # type: ignore[attr-defined]
-    identity = functions["eye"](count, dtype=like.dtype)  # type: ignore[attr-defined]
+    count = like.numel()
+    identity = functions["eye"](count, dtype=like.dtype)
     return [identity[k].reshape(shape_of(like)) for k in range(count)]

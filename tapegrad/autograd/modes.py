@@ -97,6 +97,7 @@ class no_grad(_Mode):  # noqa: N801 (torch's name)
     """
 
     def __new__(cls, function: Any = None) -> Any:
+        """Return a mode, or, given a function, the function in the mode."""
         mode = super().__new__(cls)
         return mode if function is None else mode(function)
 
@@ -107,6 +108,7 @@ class enable_grad(_Mode):  # noqa: N801 (torch's name)
     grad = True
 
     def __new__(cls, function: Any = None) -> Any:
+        """Return a mode, or, given a function, the function in the mode."""
         mode = super().__new__(cls)
         return mode if function is None else mode(function)
 
@@ -123,6 +125,7 @@ class set_grad_enabled(_Mode):  # noqa: N801 (torch's name)
         return self
 
     def __call__(self, function: F) -> F:
+        """Return the function in the mode; the mode is not set from here on then."""
         machine.set_modes(self._before)
         return super().__call__(function)
 
@@ -134,6 +137,7 @@ class inference_mode(_Mode):  # noqa: N801 (torch's name)
     """Do not record operations, and make tensors that can never be part of a graph."""
 
     def __new__(cls, mode: Any = True) -> Any:
+        """Return a mode, or, given a function, the function in the mode."""
         made = super().__new__(cls)
         return made(mode) if callable(mode) else made
 

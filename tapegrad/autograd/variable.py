@@ -34,5 +34,5 @@ class Variable(metaclass=_VariableType):
                 UserWarning,
                 stacklevel=2,
             )
-        variable: Any = data.detach()  # type: ignore[attr-defined]
+        variable: Any = data.detach()
         return variable.requires_grad_() if requires_grad else variable

@@ -117,7 +117,7 @@ def _new_entry(state, op, saved, inputs, results):
 
 
 def append_python(self, args, count):
-    """append_python(op, owner, saved, inputs, results, *handles of operands, *(handle, dirty) of results) -> 0 or a status
+    """append_python(op, owner, saved, inputs, results, *operand handles, *(handle, dirty) of results) -> 0 or a status
 
     Appends an entry whose gradient rule is Python's; its results' handles name new slots from then on. ``saved`` has a
     bit for each operand (the last for all from 15 on) and, from bit 16, each result (the last for all from 14 on).
