@@ -140,6 +140,7 @@ def test_tensor_takes_nested_tensors_and_defaults() -> None:
     x = tg.tensor([tg.tensor(1.0), tg.tensor(2.0)])
     assert x.tolist() == [1, 2] and x.dtype is tg.float32
     assert tg.tensor([1, 2.5]).dtype is tg.float32 and tg.tensor(np.float64(1)).dtype is tg.float64
+    assert tg.tensor([0.1], dtype=tg.float64).item() == 0.1
     assert tg.tensor([True]).dtype is tg.bool and tg.tensor([]).dtype is tg.float32
     with pytest.raises(RuntimeError, match="floating point"):
         tg.tensor([1], requires_grad=True)

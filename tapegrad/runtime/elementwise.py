@@ -5,8 +5,10 @@ A kernel runs over two dimensions: ``kernel(args)`` with int64 words ``n1, n0`` 
 operand allows it, and what is left beyond two is walked by an odometer.
 """
 
+from numba import types
+
 from tapegrad.native.cache import jit
-from tapegrad.native.pointers import call1, int64_at, stack_words
+from tapegrad.native.pointers import call1, int64_at, stack_words, symbol
 from tapegrad.runtime.layout import (
     CONTIGUOUS,
     FRAME_INPUT_COUNT,
@@ -22,6 +24,8 @@ from tapegrad.runtime.layout import (
 )
 
 MAX_OPERANDS = 6  # the result and five operands
+_IN_PLACE_BLOCK = 8192  # bytes
+_memcpy = symbol("memcpy", types.int64, types.int64, types.int64, types.int64)
 
 
 @jit
@@ -94,9 +98,54 @@ def run_elementwise(st, kernel, frame, result):
         else:
             simple = False
     if simple:
+        if _writes_into_operand(args, count) and out.numel > _IN_PLACE_BLOCK // 64:
+            return _run_in_blocks(st, kernel, frame, args_address, item_bytes(out.dtype))
         call1(kernel, args_address)
         return 0
     return _run_strided(st, kernel, frame, result, args_address)
+
+
+@jit
+def _writes_into_operand(args, count):
+    """Return whether the result is to lie where a contiguous operand lies."""
+    for k in range(count):
+        if args[5 + 3 * k] == args[2] and args[7 + 3 * k] == 1:
+            return True
+    return False
+
+
+@jit
+def _run_in_blocks(st, kernel, frame, args_address, result_bytes):
+    """Run an in-place op on contiguous operands, with a copy of a block of the operand that is written to.
+
+    A loop that reads where it writes is not vectorised (tanh: 3.2 ns an element against 0.32); a block that is copied
+    stays in the first-level cache.
+    """
+    words = int64_at(frame)
+    count = words[FRAME_INPUT_COUNT]
+    args = int64_at(args_address)
+    total = args[1]
+    result = args[2]
+    step = _IN_PLACE_BLOCK // result_bytes
+    copied = state_of(st).workspace
+    done = 0
+    while done < total:
+        n = min(step, total - done)
+        _memcpy(copied, result, n * result_bytes)
+        args[1] = n
+        args[2] = result
+        for k in range(count):
+            if args[5 + 3 * k] == result:
+                args[5 + 3 * k] = copied
+        call1(kernel, args_address)
+        result += n * result_bytes
+        for k in range(count):
+            if args[5 + 3 * k] == copied:
+                args[5 + 3 * k] = result
+            elif args[7 + 3 * k] == 1:
+                args[5 + 3 * k] += n * item_bytes(slot_of(st, words[FRAME_INPUTS + k]).dtype)
+        done += n
+    return 0
 
 
 @jit

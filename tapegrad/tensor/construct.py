@@ -115,6 +115,8 @@ def _array(data: Any, dtype: Any) -> npt.NDArray[Any]:
         array = np.asarray(data)
     else:
         array = _array_of_python(data)
+        if dtype is None:
+            array = _in_default_dtype(array)
     if dtype is not None:
         return array.astype(dtype_of(dtype).numpy)
     dtype_of_array(array)
@@ -126,8 +128,11 @@ def _array_of_python(data: Any) -> npt.NDArray[Any]:
         array = np.array(data, dtype=np.float64) if data == [] else np.array(data)
     except ValueError:
         raise ValueError("expected sequences of equal length at every level of the nested data") from None
-    if array.dtype == object:
-        return np.array(_numbers(data))
+    return np.array(_numbers(data)) if array.dtype == object else array
+
+
+def _in_default_dtype(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return Python's floats in the default dtype, its ints as int64."""
     if array.dtype == np.float64:
         return array.astype(get_default_dtype().numpy)
     return array.astype(int64.numpy) if array.dtype.kind in "iu" else array
