@@ -1,5 +1,7 @@
 """Scans against torch: every dtype and dimension, ties and nan, derivatives at zeros."""
 
+# ruff: noqa: B023 (the functions are called before the loop goes on)
+
 import numpy as np
 import pytest
 from test_reductions import check_derivatives, compare, sample
@@ -37,9 +39,9 @@ def test_the_last_of_equal_elements_and_the_first_nan(name: str) -> None:
 def test_derivatives(dim: int) -> None:
     x = sample("float64", (3, 4, 5))
     for name in ("cumsum", "cumprod", "logcumsumexp"):
-        check_derivatives(lambda a: F[name](a, dim), lambda b: getattr(torch, name)(b, dim), x)  # noqa: B023
+        check_derivatives(lambda a: F[name](a, dim), lambda b: getattr(torch, name)(b, dim), x)
     for name in ("cummax", "cummin"):
-        check_derivatives(lambda a: F[name](a, dim)[0], lambda b: getattr(torch, name)(b, dim)[0], x)  # noqa: B023
+        check_derivatives(lambda a: F[name](a, dim)[0], lambda b: getattr(torch, name)(b, dim)[0], x)
 
 
 def test_derivatives_of_running_products_with_zeros() -> None:
@@ -50,7 +52,9 @@ def test_derivatives_of_running_products_with_zeros() -> None:
 
 def test_logcumsumexp_of_nothing_yet() -> None:
     x = np.array([-np.inf, -np.inf, 1.0, 2.0, np.inf])
-    np.testing.assert_allclose(F["logcumsumexp"](tg.tensor(x), 0).numpy(), torch.logcumsumexp(torch.tensor(x), 0).numpy())
+    np.testing.assert_allclose(
+        F["logcumsumexp"](tg.tensor(x), 0).numpy(), torch.logcumsumexp(torch.tensor(x), 0).numpy()
+    )
 
 
 def test_differences_and_trapezoids() -> None:

@@ -1,5 +1,7 @@
 """Softmax and the losses against torch: values, derivatives of first and second order, arguments, errors."""
 
+# ruff: noqa: B023 (the functions are called before the loop goes on)
+
 import warnings
 from typing import Any
 
@@ -52,9 +54,12 @@ def test_losses_of_classes(name: str, smoothing: float | None, weighted: bool, r
             more: dict[str, Any] = {"reduction": reduction, "ignore_index": ignored}
             more |= {} if smoothing is None else {"label_smoothing": smoothing}
             check_derivatives(
-                lambda a: F[name](a, tg.tensor(target), tg.tensor(weight) if weighted else None, **more),  # noqa: B023
-                lambda b: getattr(TF, name)(  # noqa: B023
-                    b, torch.tensor(target), torch.tensor(weight) if weighted else None, **more  # noqa: B023
+                lambda a: F[name](a, tg.tensor(target), tg.tensor(weight) if weighted else None, **more),
+                lambda b: getattr(TF, name)(
+                    b,
+                    torch.tensor(target),
+                    torch.tensor(weight) if weighted else None,
+                    **more,
                 ),
                 sample("float64", shape),
             )

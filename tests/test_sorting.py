@@ -73,7 +73,7 @@ def test_quantiles(how: str) -> None:
     for q in (0.0, 0.3, 0.5, 1.0):
         ours = F["quantile"](tg.tensor(x), q, 1, interpolation=how)
         np.testing.assert_allclose(ours.numpy(), torch.tensor(x).quantile(q, 1, interpolation=how).numpy(), rtol=1e-12)
-    with pytest.raises(RuntimeError, match="range \\[0, 1\\] but got 1.5"):
+    with pytest.raises(RuntimeError, match=r"range \[0, 1\] but got 1.5"):
         F["quantile"](tg.tensor(x), 1.5)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from tapegrad.kernels.loops import like
 from tapegrad.kernels.reduce_lanes import (
     and_nonzero,
     both,
@@ -18,7 +19,6 @@ from tapegrad.kernels.reduce_lanes import (
 )
 from tapegrad.kernels.reduce_loops import Reduction
 from tapegrad.kernels.reduce_sum import _whole_row
-from tapegrad.kernels.loops import like
 from tapegrad.native.cache import jit
 from tapegrad.native.dtypes import BOOL, FLOAT32, NUMPY_DTYPES
 

@@ -211,7 +211,9 @@ def _make_columns(parts: Reduction) -> Callable[..., int]:
         row_stride = plan[REDUCED_X + outer] if plan[REDUCED] > 0 else 0
         repeats = product(plan_address, REDUCED_LENGTHS, outer)
         totals = total_pointer(scratch)
-        foldable = not centred and repeats == 1 and stride == 1 and row_stride == m and 2 * m <= _FOLD and rows * m > 512
+        foldable = (
+            not centred and repeats == 1 and stride == 1 and row_stride == m and 2 * m <= _FOLD and rows * m > 512
+        )
         x_offset = 0
         y_offset = 0
         for _ in range(product(plan_address, KEPT_LENGTHS, kept)):

@@ -38,7 +38,7 @@ def like_index_infer(st, frame):
 def _take_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     pointer = POINTERS[dtype]
 
-    def kernel(st, frame):  # type: ignore[no-untyped-def]
+    def kernel(st, frame):
         words = stack_words(3)
         extents(slot_of(st, input_slot(frame, 0)), attribute(frame, MASK), words)
         outer, n, inner = int64_at(words)[0], int64_at(words)[1], int64_at(words)[2]
@@ -90,7 +90,7 @@ def like_third_infer(st, frame):
 def _put_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     pointer = POINTERS[dtype]
 
-    def kernel(st, frame):  # type: ignore[no-untyped-def]
+    def kernel(st, frame):
         words = stack_words(3)
         row = slot_of(st, output_slot(frame, 0))
         extents(row, attribute(frame, MASK), words)

@@ -14,8 +14,8 @@ import numpy as np
 from tapegrad.kernels.cross_entropy import (
     GRADIENT,
     LOSS,
-    NONE,
     MEAN,
+    NONE,
     SCALE,
     SCALE_SUM,
     TANGENT,
@@ -23,6 +23,7 @@ from tapegrad.kernels.cross_entropy import (
     make_cross_entropy,
     make_target_sums,
 )
+from tapegrad.native.cache import jit
 from tapegrad.native.dtypes import POINTERS, SCALARS
 from tapegrad.native.pointers import float64_from_bits, int64_at
 from tapegrad.ops.registry import FLOATS, OF_ENTRY, Op, declare
@@ -38,7 +39,6 @@ from tapegrad.runtime.layout import (
     slot_of,
     state_of,
 )
-from tapegrad.native.cache import jit
 
 REDUCTION, IGNORED, SMOOTHING = 4, 5, 6
 

@@ -160,7 +160,9 @@ def nll_loss(
 ) -> Tensor:
     """Return the negative log likelihood of classes under log probabilities; arguments as for ``cross_entropy``."""
     expect_tensor(input, "nll_loss")
-    return _classes_loss(NLL, input, expect_tensor(target, "nll_loss", "target", 2), weight, ignore_index, reduction, 0.0)
+    return _classes_loss(
+        NLL, input, expect_tensor(target, "nll_loss", "target", 2), weight, ignore_index, reduction, 0.0
+    )
 
 
 def _check_sizes(input: Tensor, target: Tensor, name: str) -> None:
@@ -343,5 +345,3 @@ def kl_div(
     if reduction == "batchmean":
         return functions["sum"](loss) / shape_of(input)[0]  # type: ignore[no-any-return]
     return _reduced(loss, reduction)
-
-

@@ -7,6 +7,7 @@ passes its entry's attributes on to any other of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -155,10 +156,12 @@ def same_infer(st, frame):
     return set_same_shapes(st, frame)
 
 
-def _per_count_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
-    """y = g * factor / (count - correction): ``parameter`` holds the correction's bits, 0 for a mean."""
-    pointer = POINTERS[dtype]
+def _quotient_kernel(corrected: bool) -> Callable[[int, int], Callable[..., int]]:
+    """y = g / (count - correction), whose bits are the parameter of a variance; that of others means something else."""
+    return lambda dtype, result_dtype: _make_quotient(POINTERS[dtype], corrected)
 
+
+def _make_quotient(pointer: Callable[..., Any], corrected: bool) -> Callable[..., int]:
     def kernel(st, frame):  # type: ignore[no-untyped-def]
         g = pointer(data_address(st, input_slot(frame, 0)))
         y = pointer(data_address(st, output_slot(frame, 0)))
@@ -166,29 +169,45 @@ def _per_count_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
         count = 1
         for d in range(x.ndim):
             count *= shape_in(x)[d] if (attribute(frame, MASK) >> d) & 1 else 1
-        freedom = like(max(np.float64(count) - float64_from_bits(attribute(frame, PARAMETER)), 0.0), g[0])
+        correction = float64_from_bits(attribute(frame, PARAMETER)) if corrected else 0.0
+        freedom = max(np.float64(count) - correction, 0.0)
         for i in range(np.uintp(slot_of(st, output_slot(frame, 0)).numel)):
-            y[i] = g[i] / freedom
+            y[i] = g[i] / like(freedom, g[i])
         return 0
 
     return kernel
 
 
-declare(
-    Op(
-        name="per_count",
-        inputs=("input", "like"),
-        kind=GENERAL,
-        infer=same_infer,
-        kernel=_per_count_kernel,
-        dtypes=FLOATS,
-        vjp=lambda g, y, x, like: (g.per_count(like, attributes=OF_ENTRY), None),
-        shape_only=("like",),
-        unpromoted=("like",),
-        contiguous=("input",),
-        public=False,
-        math="x / (count of reduced elements - correction)",
+def _declare_quotient(name: str, corrected: bool, rule: Callable[..., Any], math: str) -> None:
+    declare(
+        Op(
+            name=name,
+            inputs=("input", "like"),
+            kind=GENERAL,
+            infer=same_infer,
+            kernel=_quotient_kernel(corrected),
+            dtypes=FLOATS,
+            vjp=rule,
+            shape_only=("like",),
+            unpromoted=("like",),
+            contiguous=("input",),
+            public=False,
+            math=math,
+        )
     )
+
+
+_declare_quotient(
+    "per_count",
+    False,
+    lambda g, y, x, like: (g.per_count(like, attributes=OF_ENTRY), None),
+    "x / count of the reduced elements",
+)
+_declare_quotient(
+    "per_freedom",
+    True,
+    lambda g, y, x, like: (g.per_freedom(like, attributes=OF_ENTRY), None),
+    "x / (count of the reduced elements - correction)",
 )
 
 

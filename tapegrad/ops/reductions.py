@@ -19,7 +19,7 @@ from tapegrad.kernels.reduce_folds import (
 from tapegrad.kernels.reduce_loops import Reduction
 from tapegrad.kernels.reduce_sum import count_parts, euclidean_parts, mean_parts, sum_parts
 from tapegrad.native.pointers import int64_at, stack_words
-from tapegrad.ops import along  # noqa: F401 (its ops are in the rules here)
+from tapegrad.ops import along
 from tapegrad.ops.calls import call, call_several, expect_tensor, function, functions, normal_dim, normal_dims, shape_of
 from tapegrad.ops.reduction_rules import (
     MASK,
@@ -319,9 +319,7 @@ def _along(op: Op, name: str, input: Tensor, dim: int, keepdim: bool) -> ValuesI
     dim = normal_dim(dim, _ndim(input))
     _check_not_empty(input, name, (dim,))
     mask = 1 << dim if _ndim(input) else 0
-    return ValuesIndices(
-        *call_several(op, input, attributes=(machine.dtype_of(input._handle), mask, int(keepdim), 0))
-    )
+    return ValuesIndices(*call_several(op, input, attributes=(machine.dtype_of(input._handle), mask, int(keepdim), 0)))
 
 
 def _min_or_max(name: str, whole: Op, along: Op, input: Tensor, dim: Any, keepdim: bool) -> Any:
@@ -414,9 +412,7 @@ def count_nonzero(input: Tensor, dim: Dims = None) -> Tensor:
     return count(input, dim, False)
 
 
-def vector_norm(
-    x: Tensor, ord: float = 2, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None
-) -> Tensor:
+def vector_norm(x: Tensor, ord: float = 2, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """Return the vector norm (sum |x|**ord)**(1/ord) over the given dimensions; ``ord`` may be inf, -inf and 0.
 
     Raises:

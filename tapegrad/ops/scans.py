@@ -228,9 +228,7 @@ def _decay_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
         words = stack_words(3)
         extents(slot_of(st, input_slot(frame, 0)), attribute(frame, MASK), words)
         outer, n, inner = int64_at(words)[0], int64_at(words)[1], int64_at(words)[2]
-        return decay(
-            data_address(st, input_slot(frame, 0)), data_address(st, output_slot(frame, 0)), outer, n, inner
-        )
+        return decay(data_address(st, input_slot(frame, 0)), data_address(st, output_slot(frame, 0)), outer, n, inner)
 
     return kernel
 

@@ -105,7 +105,11 @@ def searchsorted(
     """
     sequence = expect_tensor(sorted_sequence, "searchsorted", "sorted_sequence")
     right = right or side == "right"
-    values = input if isinstance(input, Tensor) else functions["to_dtype"](functions["sum"](sequence) * 0 + input, sequence.dtype)
+    values = (
+        input
+        if isinstance(input, Tensor)
+        else functions["to_dtype"](functions["sum"](sequence) * 0 + input, sequence.dtype)
+    )
     if len(shape_of(sequence)) > 1 and shape_of(sequence)[:-1] != shape_of(values)[:-1]:
         raise RuntimeError(
             "torch.searchsorted(): boundaries tensor should be 1 dimension or the first N-1 dimensions of boundaries "
@@ -270,7 +274,11 @@ def _runs(values: Tensor, order: Tensor | None, inverse: bool, counts: bool, sha
     """Return the first of each run of equal elements, and as asked for each element's run and the runs' lengths."""
     n = shape_of(values)[0]
     narrow = functions["narrow"]
-    starts = functions["cat"]([values[:1] == values[:1], narrow(values, 0, 1, n - 1) != narrow(values, 0, 0, n - 1)]) if n else values == values  # type: ignore[index]
+    starts = (
+        functions["cat"]([values[:1] == values[:1], narrow(values, 0, 1, n - 1) != narrow(values, 0, 0, n - 1)])
+        if n
+        else values == values
+    )  # type: ignore[index]
     if n:
         starts = starts | (functions["cumsum"](starts, 0) == 0)  # a nan that comes first is a run too
     runs = functions["cumsum"](starts, 0) - 1
@@ -285,7 +293,11 @@ def _runs(values: Tensor, order: Tensor | None, inverse: bool, counts: bool, sha
 
 @function()
 def unique(
-    input: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None
+    input: Tensor,
+    sorted: bool = True,
+    return_inverse: bool = False,
+    return_counts: bool = False,
+    dim: int | None = None,
 ) -> Any:
     """Return the different elements in order; if asked for, each element's place among them and how often each occurs.
 

@@ -12,7 +12,7 @@ from tapegrad.kernels.reduce_loops import make_reduction
 from tapegrad.kernels.reduce_plan import output_strides
 from tapegrad.kernels.reduce_sum import exponential_parts
 from tapegrad.kernels.softmax import make_softmax, make_softmax_backward
-from tapegrad.native.dtypes import POINTERS, SCALARS
+from tapegrad.native.dtypes import FLOAT32, POINTERS, SCALARS
 from tapegrad.native.pointers import int64_at, stack_words
 from tapegrad.ops.calls import call, expect_tensor, function, functions, normal_dim
 from tapegrad.ops.reduction_rules import KEEPDIM, MASK, TORCH_NAMES, extents, mask_of, reduced_infer, same_infer
@@ -20,7 +20,6 @@ from tapegrad.ops.registry import FLOATS, OF_ENTRY, Op, declare
 from tapegrad.runtime.dtype import get_default_dtype
 from tapegrad.runtime.handle import Tensor
 from tapegrad.runtime.layout import (
-    FLOAT32,
     FROM_ATTRIBUTE,
     GENERAL,
     attribute,
@@ -37,7 +36,7 @@ def _forward_kernel(logarithm: bool) -> Callable[[int, int], Callable[..., int]]
     def make(dtype: int, result_dtype: int) -> Callable[..., int]:
         softmax_into = make_softmax(dtype, logarithm)
 
-        def kernel(st, frame):  # type: ignore[no-untyped-def]
+        def kernel(st, frame):
             words = stack_words(3)
             extents(slot_of(st, input_slot(frame, 0)), attribute(frame, MASK), words)
             outer, n, inner = int64_at(words)[0], int64_at(words)[1], int64_at(words)[2]
@@ -53,7 +52,7 @@ def _backward_kernel(logarithm: bool) -> Callable[[int, int], Callable[..., int]
     def make(dtype: int, result_dtype: int) -> Callable[..., int]:
         backward_into = make_softmax_backward(dtype, logarithm)
 
-        def kernel(st, frame):  # type: ignore[no-untyped-def]
+        def kernel(st, frame):
             words = stack_words(3)
             extents(slot_of(st, input_slot(frame, 0)), attribute(frame, MASK), words)
             outer, n, inner = int64_at(words)[0], int64_at(words)[1], int64_at(words)[2]
@@ -120,7 +119,7 @@ def _logsumexp_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     summed = make_reduction(exponential_parts(dtype, dtype))
     pointer, scalar = POINTERS[dtype], SCALARS[dtype]
 
-    def kernel(st, frame):  # type: ignore[no-untyped-def]
+    def kernel(st, frame):
         x = slot_of(st, input_slot(frame, 0))
         row = slot_of(st, output_slot(frame, 0))
         x_address, y_address = data_address(st, input_slot(frame, 0)), data_address(st, output_slot(frame, 0))
@@ -200,7 +199,7 @@ def log_softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
 @function(method=False)
 def softmin(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
     """Return softmax of ``-input`` along a dimension."""
-    return softmax(-input, dim, dtype)  # type: ignore[operator]
+    return softmax(-input, dim, dtype)
 
 
 @function()

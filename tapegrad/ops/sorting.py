@@ -60,9 +60,7 @@ def _sort_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
         for r in range(outer):
             for column in range(inner):
                 start = r * n * inner + column
-                places = int64_at(
-                    sort_row(x_address + start * size, n, inner, attribute(frame, PARAMETER), scratch)
-                )
+                places = int64_at(sort_row(x_address + start * size, n, inner, attribute(frame, PARAMETER), scratch))
                 x, y = pointer(x_address + start * size), pointer(y_address + start * size)
                 index = int64_at(index_address + start * 8)
                 for i in range(n):
@@ -253,4 +251,3 @@ def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> ValuesIndices:
     ordered = _sorted(input, dim, False)
     place = call(_MODE, ordered.values, attributes=(INT64, 1 << dim if shape_of(input) else 0, 1, 0))
     return _at_place(input, ordered.indices, place, dim, keepdim)
-

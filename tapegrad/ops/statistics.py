@@ -48,7 +48,7 @@ def _variance_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
 
 def _variance_rule(g: Any, y: Any, x: Any) -> Any:
     # 2 (x - mean(x)) g / (n - correction)
-    scaled = (2.0 * g[0]).per_count(x, attributes=OF_ENTRY).expand_reduced(x, attributes=OF_ENTRY)
+    scaled = (2.0 * g[0]).per_freedom(x, attributes=OF_ENTRY).expand_reduced(x, attributes=OF_ENTRY)
     return scaled * (x - x.mean(attributes=OF_ENTRY).expand_reduced(x, attributes=OF_ENTRY))
 
 
@@ -203,7 +203,9 @@ def quantile(
     ordered = functions["sort"](ordered, along).values
     results = [_at_share(ordered, along, share, interpolation) for share in shares]
     if keepdim:
-        results = [functions["reshape"](y, (1,) * ndim) if dim is None else functions["unsqueeze"](y, along) for y in results]
+        results = [
+            functions["reshape"](y, (1,) * ndim) if dim is None else functions["unsqueeze"](y, along) for y in results
+        ]
     return results[0] if single else functions["stack"](results)  # type: ignore[no-any-return]
 
 
