@@ -1,8 +1,9 @@
 """tapegrad: PyTorch's autograd semantics on a flat tape, compiled by Numba."""
 
+from math import e, inf, nan, pi
 from typing import Any
 
-from tapegrad import autograd, func, nn, optim
+from tapegrad import autograd, func, linalg, nn, optim, special
 from tapegrad.autograd import (
     enable_grad,
     inference_mode,
@@ -12,12 +13,35 @@ from tapegrad.autograd import (
     set_grad_enabled,
 )
 from tapegrad.ops import functions
-from tapegrad.runtime.dtype import bool_, dtype, float32, float64, get_default_dtype, int32, int64, set_default_dtype, uint8
+from tapegrad.runtime.dtype import (
+    bool_,
+    dtype,
+    float32,
+    float64,
+    get_default_dtype,
+    int32,
+    int64,
+    set_default_dtype,
+    uint8,
+)
 from tapegrad.tensor import Tensor, as_tensor, from_dlpack, from_numpy, set_printoptions, tensor
+from tapegrad.tensor.info import (
+    can_cast,
+    empty_cache,
+    finfo,
+    get_num_threads,
+    iinfo,
+    memory_stats,
+    numel,
+    promote_types,
+    set_num_threads,
+)
 from tapegrad.tensor.legacy import BoolTensor, ByteTensor, DoubleTensor, FloatTensor, IntTensor, LongTensor
 from tapegrad.tensor.properties import Size, device
-from tapegrad.viz import tape
 from tapegrad.version import __version__
+from tapegrad.viz import tape
+
+newaxis = None
 
 bool = bool_  # noqa: A001 (torch's names of the dtypes)
 float, double, int, long = float32, float64, int32, int64  # noqa: A001
@@ -44,26 +68,42 @@ __all__ = [
     "__version__",
     "as_tensor",
     "autograd",
+    "can_cast",
     "device",
     "dtype",
+    "e",
+    "empty_cache",
     "enable_grad",
+    "finfo",
     "float32",
     "float64",
     "from_dlpack",
     "from_numpy",
     "func",
     "get_default_dtype",
+    "get_num_threads",
+    "iinfo",
+    "inf",
     "inference_mode",
     "int32",
     "int64",
     "is_grad_enabled",
     "is_inference_mode_enabled",
+    "linalg",
+    "memory_stats",
+    "nan",
+    "newaxis",
     "nn",
     "no_grad",
+    "numel",
     "optim",
+    "pi",
+    "promote_types",
     "set_default_dtype",
     "set_grad_enabled",
+    "set_num_threads",
     "set_printoptions",
+    "special",
     "tape",
     "tensor",
     "uint8",
