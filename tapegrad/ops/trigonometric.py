@@ -233,3 +233,12 @@ elementwise(
     samples=["gradient", (-2, 2, 0)],
     math="g sinc'(x)",
 )
+elementwise(
+    "deg2rad",
+    lambda x: x * like(PI / 180, x),
+    result=FLOATING,
+    vjp=lambda g, y, x: g * (PI / 180),
+    reference=np.deg2rad,
+    math="x pi / 180",
+    doc="Return the angles, given in degrees, in radians.",
+)
