@@ -10,6 +10,7 @@ import numpy as np
 from tapegrad.kernels.loops import like
 from tapegrad.kernels.vector_math import log
 from tapegrad.native.cache import jit
+from tapegrad.native.dtypes import FLOAT32, INT64, UINT8
 from tapegrad.ops.calls import call, expect_tensor, function, functions, shape_of
 from tapegrad.ops.cross_entropy import CROSS_ENTROPY, NLL
 from tapegrad.ops.elementwise import elementwise
@@ -17,7 +18,6 @@ from tapegrad.ops.reduction_rules import TORCH_NAMES
 from tapegrad.ops.registry import FLOATS, Op
 from tapegrad.runtime.dtype import dtype_of
 from tapegrad.runtime.handle import Tensor
-from tapegrad.runtime.layout import FLOAT32, INT64, UINT8
 from tapegrad.runtime.machine import machine
 
 _REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
@@ -184,7 +184,27 @@ def _bounded_log(x):
     return y if y > like(-100, y) else like(-100, y)
 
 
-_BERNOULLI_ENTROPY = elementwise(
+_BERNOULLI_ENTROPY = SQUARED_DIFFERENCE = elementwise(
+    "squared_difference",
+    lambda x, w: (x - w) * (x - w),
+    inputs=("input", "target"),
+    dtypes=FLOATS,
+    vjp=lambda g, y, x, w: (g.squared_difference_backward(x, w), -g.squared_difference_backward(x, w)),
+    public=False,
+    reference=lambda x, w: (x - w) ** 2,
+    math="(x - w)^2",
+)
+elementwise(
+    "squared_difference_backward",
+    lambda g, x, w: like(2, x) * g * (x - w),
+    inputs=("g", "input", "target"),
+    dtypes=FLOATS,
+    vjp=lambda gg, y, g, x, w: (gg.squared_difference_backward(x, w), 2.0 * (gg * g), -2.0 * (gg * g)),
+    public=False,
+    reference=lambda g, x, w: 2 * g * (x - w),
+    math="2 g (x - w)",
+)
+elementwise(
     "bernoulli_entropy",
     lambda x, t: (t - like(1, t)) * _bounded_log(like(1, x) - x) - t * _bounded_log(x),
     inputs=("input", "target"),
@@ -238,8 +258,7 @@ def mse_loss(
         tensor(2.5000)
     """
     _check_sizes(input, target, "mse_loss")
-    d = input - target  # type: ignore[operator]
-    return _reduced(_weighted(d * d, weight), reduction)
+    return _reduced(_weighted(call(SQUARED_DIFFERENCE, input, target), weight), reduction)
 
 
 @function(method=False)
