@@ -2,8 +2,9 @@
 
 Run: python benchmarks/compare.py [--quick] [section ...]
 
-Sections: dispatch, matmul, maths, bandwidth, start, memory. One thread, float32 unless a line says otherwise. Contestants
-take turns in each round within one process; medians and their ratios are printed (ratio: the other's time over ours).
+Sections: dispatch, matmul, maths, bandwidth, start, memory. One thread, float32 unless a line says otherwise.
+Contestants take turns in each round within one process; medians and their ratios are printed (ratio: the other's time
+over ours).
 """
 
 from __future__ import annotations
@@ -211,7 +212,8 @@ def memory(quick: bool) -> None:
             body()
         seconds = time.perf_counter() - began
         print(
-            f"{count} {name}: memory grew by {(_resident() - before) / 1024:.0f} KiB, {seconds / count * 1e6:.2f} us each"
+            f"{count} {name}: memory grew by {(_resident() - before) / 1024:.0f} KiB, "
+            f"{seconds / count * 1e6:.2f} us each"
         )
     began = time.perf_counter()
     y = w

@@ -43,8 +43,8 @@ from tapegrad.viz import tape
 
 newaxis = None
 
-bool = bool_  # noqa: A001 (torch's names of the dtypes)
-float, double, int, long = float32, float64, int32, int64  # noqa: A001
+bool = bool_
+float, double, int, long = float32, float64, int32, int64
 
 # every op's function comes from its declaration
 for _name, _function in functions.items():

@@ -1,1 +1,1 @@
-"""Numeric kernels on addresses and sizes that know nothing of the tape: vector maths, loops, GEMM, convolution, random."""
+"""Numeric kernels on addresses and sizes that know nothing of the tape: vector maths, loops, GEMM, random numbers."""

@@ -1,6 +1,7 @@
 """Cross entropy of rows of logits and class indices: the loss, its gradient, and what their gradients need.
 
-Row i with target t, weights w, smoothing s over C classes: q_c = (1 - s) w_t [c = t] + s / C w_c, a = sum(q), p = softmax(x),
+Row i with target t, weights w, smoothing s over C classes: p = softmax(x), q_c = (1 - s) w_t [c = t] + s / C w_c,
+a = sum(q),
     loss_i = a log(sum(e**x)) - q.x        gradient_i = u_i (a p - q)
 where u_i is the incoming gradient, divided by the sum of w_t for the mean; all are 0 for an ignored target.
 """

@@ -1,4 +1,4 @@
-"""Where the extremum along one dimension of a contiguous [outer, n, inner] array is: the first one, or the first nan."""
+"""Where the extremum along one dimension of a contiguous [outer, n, inner] array is: the first, or the first nan."""
 
 from collections.abc import Callable
 

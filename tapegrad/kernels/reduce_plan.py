@@ -1,17 +1,17 @@
-"""How a reduction walks a strided tensor: dimensions merged where they can be, sorted by stride, kept and reduced apart.
+"""How a reduction walks a strided tensor: dimensions merged where they can be, sorted by stride, kept and reduced.
 
-A plan is int64 words: counts, then for up to 8 kept dimensions lengths, strides in x, strides in y, then for the reduced
-ones lengths and strides in x; outermost first.
+A plan is int64 words: counts, then for up to 8 kept dimensions lengths, strides in x, strides in y, then for the
+reduced ones lengths and strides in x; outermost first.
 """
 
 from tapegrad.native.cache import jit
-from tapegrad.native.pointers import int64_at, stack_words
-from tapegrad.runtime.layout import shape_in, strides_in
+from tapegrad.native.pointers import int64_at, stack_words, words_in
 
 PLAN_WORDS = 80
 KEPT, REDUCED, INNER_IS_REDUCED, COUNT = range(4)
 KEPT_LENGTHS, KEPT_X, KEPT_Y, REDUCED_LENGTHS, REDUCED_X, KEPT_INDEX, KEPT_INDEX_Y, REDUCED_INDEX = range(8, 72, 8)
 _OUTERMOST = 1 << 62
+shape_in, strides_in = words_in("shape"), words_in("strides")
 
 
 @jit

@@ -1,7 +1,7 @@
 """Running sums, products, extrema and recurrences along one dimension of a contiguous [outer, n, inner] array.
 
-One walk serves them all: a scan is a scalar step ``step(carry, a, b) -> carry`` over elements a of the first operand and b
-of the second, forwards or backwards. Where inner > 1, 512 columns go together, so that the loop over them vectorises.
+One walk serves them all: a scan is a scalar step ``step(carry, a, b) -> carry`` over elements a of the first operand
+and b of the second, forwards or backwards. Where inner > 1, 512 columns go together, so that the loop over them vectorises.
 """
 
 from collections.abc import Callable
@@ -134,7 +134,7 @@ def make_running_extremum(dtype: int, largest: bool) -> Callable[..., int]:
 
 
 def make_shift(dtype: int) -> Callable[..., int]:
-    """Return ``shift(x_address, y_address, outer, n, inner, back, fill)``: y_i = x_(i-1), or x_(i+1), ``fill`` at the end."""
+    """Return ``shift(x_address, y_address, outer, n, inner, back, fill)``: y_i = x_(i-1), or x_(i+1); last ``fill``."""
     pointer, scalar = POINTERS[dtype], SCALARS[dtype]
 
     @jit

@@ -1,8 +1,8 @@
 """Softmax, its logarithm and their gradients along one dimension of a contiguous [outer, n, inner] array.
 
-Rows (inner = 1) are taken in blocks of up to 2048 elements that stay in the first-level cache: the maximum of each row, one
-loop of exponentials over the whole block (a row of ten alone would not fill a vector), the sum of each row. Otherwise
-256 columns go together.
+Rows (inner = 1) are taken in blocks of up to 2048 elements that stay in the first-level cache: the maximum of each
+row, one loop of exponentials over the whole block (a row of ten alone would not fill a vector), the sum of each row.
+Otherwise 256 columns go together.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def make_row_exponentials(dtype: int) -> tuple[Callable[..., int], Callable[...,
     """Return ``exponentials(x, e, rows, n, maxima, sums)``, ``log_sum(x, n, buffer, maximum)``, all on addresses.
 
     The first writes e = exp(x - row's maximum) and the rows' maxima and sums of e (float64); the second returns the
-    sum of exp(x - maximum) of a long row, in blocks, and writes nothing but ``buffer`` (BLOCK elements) and ``maximum``.
+    sum of exp(x - maximum) of a long row, in blocks, and writes only ``buffer`` (BLOCK elements) and ``maximum``.
     """
     pointer, size, scalar = POINTERS[dtype], ITEM_BYTES[dtype], SCALARS[dtype]
     largest = row_reducer(dtype, dtype, -np.inf, step_of(greater), greater)
@@ -72,7 +72,7 @@ def make_row_exponentials(dtype: int) -> tuple[Callable[..., int], Callable[...,
 def make_softmax(dtype: int, logarithm: bool) -> Callable[..., int]:
     """Return ``softmax(x_address, y_address, outer, n, inner, scratch)``; scratch has 64 KiB."""
     pointer, size, scalar = POINTERS[dtype], ITEM_BYTES[dtype], SCALARS[dtype]
-    exponentials, log_sum = make_row_exponentials(dtype)
+    exponentials, _ = make_row_exponentials(dtype)
     wide = POINTERS[FLOAT64]
 
     @jit

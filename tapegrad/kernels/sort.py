@@ -1,8 +1,8 @@
 """Stable sorting of rows by radix, with the places the elements came from.
 
-Each element becomes an unsigned key in whose order it is wanted (floats: sign bit flipped, negative ones inverted, -0 as 0, nan
-above all; all bits inverted for a descending order). Keys and places are then sorted by 8 bits at a time, the lowest
-first; a digit that all keys share is skipped. Rows of up to 32 are sorted by insertion.
+Each element becomes an unsigned key in whose order it is wanted (floats: sign bit flipped, negative ones inverted, -0
+as 0, nan above all; all bits inverted for a descending order). Keys and places are then sorted by 8 bits at a time,
+the lowest first; a digit that all keys share is skipped. Rows of up to 32 are sorted by insertion.
 """
 
 from collections.abc import Callable

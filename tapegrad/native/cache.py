@@ -2,8 +2,9 @@
 
 Numba's own cache looks only at the file that defines a function, so an edit in a helper's file goes on serving the old
 answer, and it never hits for functions built by closure. Here one file holds one function, and its name is a hash of
-the function's key, its signature, the sources it comes from, the CPU and the versions of Python, Numba and llvmlite. Files are written beside their place and renamed, so several processes may fill one cache at the same time,
-and a damaged file is recognised by its checksum and replaced.
+the function's key, its signature, the sources it comes from, the CPU and the versions of Python, Numba and llvmlite.
+Files are written beside their place and renamed, so several processes may fill one cache at the same time, and a
+damaged file is recognised by its checksum and replaced.
 """
 
 import contextlib
@@ -39,7 +40,7 @@ _counts = {"compiled": 0, "loaded": 0}
 
 
 def cache_dir() -> Path:
-    """Return the folder of the compiled functions: ``TAPEGRAD_CACHE_DIR``, or ``tapegrad`` in the user's cache folder."""
+    """Return the folder of the compiled functions: ``TAPEGRAD_CACHE_DIR``, or one in the user's cache folder."""
     if given := os.environ.get("TAPEGRAD_CACHE_DIR"):
         return Path(given)
     if sys.platform == "win32":
@@ -131,7 +132,7 @@ def _write(path: Path, payload: bytes) -> None:
 
 def clear_cache() -> tuple[int, int]:
     """Delete every compiled function on the disk; return how many files and how many bytes that were."""
-    files = [path for path in cache_dir().glob("*.bin")] if cache_dir().is_dir() else []
+    files = list(cache_dir().glob("*.bin")) if cache_dir().is_dir() else []
     size = sum(path.stat().st_size for path in files)
     for path in files:
         path.unlink(missing_ok=True)
@@ -229,4 +230,4 @@ def jit(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     helper = _Helper(function)
     functools.update_wrapper(helper, function)
-    return helper  # type: ignore[no-any-return]
+    return helper

@@ -33,8 +33,8 @@ def type_object(name: str) -> Callable[..., Any]:
     """Return an intrinsic that gives the address of an object of the C API, such as ``PyFloat_Type``."""
 
     @intrinsic
-    def address(typing_context):  # type: ignore[no-untyped-def]
-        def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def address(typing_context):
+        def build(context, builder, signature, args):
             try:
                 variable = builder.module.get_global(name)
             except KeyError:
@@ -52,10 +52,10 @@ none = type_object("_Py_NoneStruct")
 
 
 @intrinsic
-def type_of(typing_context, python_object):  # type: ignore[no-untyped-def]
+def type_of(typing_context, python_object):
     """Return the address of an object's type: the second word of every object (Py_TYPE)."""
 
-    def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def build(context, builder, signature, args):
         word = ir.IntType(64)
         header = builder.inttoptr(args[0], word.as_pointer())
         return builder.load(builder.gep(header, [ir.Constant(ir.IntType(32), 1)]))
@@ -82,7 +82,7 @@ def fast_function(name: str, address: int, first: int) -> Callable[..., Any]:
     make = ctypes.pythonapi.PyCFunction_NewEx
     make.restype = ctypes.py_object
     make.argtypes = (ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
-    return make(ctypes.addressof(definition), first, None)  # type: ignore[no-any-return]
+    return make(ctypes.addressof(definition), first, None)
 
 
 __all__ = [

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from llvmlite import ir
 from numba.core import types
 from numba.core.cgutils import get_or_insert_function
@@ -19,13 +20,13 @@ from numba.np.numpy_support import from_dtype
 _I64 = ir.IntType(64)
 
 
-def pointer_to(dtype: np.dtype[Any] | type) -> Callable[..., Any]:
+def pointer_to(dtype: npt.DTypeLike) -> Callable[..., Any]:
     """Return an intrinsic that turns an int64 address into a pointer to ``dtype``, a scalar dtype."""
     target = from_dtype(np.dtype(dtype))
 
     @intrinsic
-    def cast(typing_context, address):  # type: ignore[no-untyped-def]
-        def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def cast(typing_context, address):
+        def build(context, builder, signature, args):
             return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
 
         return types.CPointer(target)(types.int64), build
@@ -38,8 +39,8 @@ def row_of(dtype: np.dtype[Any]) -> Callable[..., Any]:
     record = from_dtype(dtype)
 
     @intrinsic
-    def row(typing_context, table, index):  # type: ignore[no-untyped-def]
-        def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def row(typing_context, table, index):
+        def build(context, builder, signature, args):
             row_type = ir.ArrayType(ir.IntType(8), dtype.itemsize)
             start = builder.inttoptr(args[0], row_type.as_pointer())
             pointer = builder.gep(start, [args[1]], inbounds=True)
@@ -50,23 +51,22 @@ def row_of(dtype: np.dtype[Any]) -> Callable[..., Any]:
     return row
 
 
-def words_in(dtype: np.dtype[Any], field: str) -> Callable[..., Any]:
-    """Return an intrinsic that gives a pointer to the int64 array ``field`` of a record.
+def words_in(field: str) -> Callable[..., Any]:
+    """Return an intrinsic that gives a pointer to the int64 array ``field`` of a record, of whatever table.
 
     Numba's own access builds a whole array value each time: it compiles four times slower.
     """
-    record = from_dtype(dtype)
-    assert dtype.fields is not None
-    offset = dtype.fields[field][1]
 
     @intrinsic
-    def words(typing_context, row):  # type: ignore[no-untyped-def]
-        def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def words(typing_context, row):
+        offset = row.offset(field)
+
+        def build(context, builder, signature, args):
             start = builder.bitcast(args[0], ir.IntType(8).as_pointer())
             pointer = builder.gep(start, [ir.Constant(_I64, offset)], inbounds=True)
             return builder.bitcast(pointer, _I64.as_pointer())
 
-        return types.CPointer(types.int64)(record), build
+        return types.CPointer(types.int64)(row), build
 
     return words
 
@@ -74,7 +74,7 @@ def words_in(dtype: np.dtype[Any], field: str) -> Callable[..., Any]:
 def _caller(count: int) -> Callable[..., Any]:
     """Return an intrinsic ``call(address, a0, ..., a{count-1})`` of an ``int64(int64, ...)`` function."""
 
-    def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def build(context, builder, signature, args):
         pointer = ir.FunctionType(_I64, [_I64] * count).as_pointer()
         return builder.call(builder.inttoptr(args[0], pointer), list(args[1:]))
 
@@ -82,7 +82,7 @@ def _caller(count: int) -> Callable[..., Any]:
     names = ", ".join(f"a{k}" for k in range(count))
     scope = {"build": build, "signature": signature}
     exec(f"def call(typing_context, address, {names}):\n    return signature, build", scope)
-    return intrinsic(scope["call"])  # type: ignore[no-any-return]
+    return intrinsic(scope["call"])
 
 
 call1, call2, call3, call4 = (_caller(count) for count in (1, 2, 3, 4))
@@ -91,7 +91,7 @@ call1, call2, call3, call4 = (_caller(count) for count in (1, 2, 3, 4))
 def symbol(name: str, returns: Any, *arguments: Any) -> Callable[..., Any]:
     """Return an intrinsic that calls the C function ``name`` of this process (libc or the Python C API)."""
 
-    def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def build(context, builder, signature, args):
         value_types = [context.get_value_type(t) for t in arguments]
         function_type = ir.FunctionType(context.get_value_type(returns), value_types)
         return builder.call(get_or_insert_function(builder.module, function_type, name), args)
@@ -100,15 +100,15 @@ def symbol(name: str, returns: Any, *arguments: Any) -> Callable[..., Any]:
     names = ", ".join(f"a{k}" for k in range(len(arguments)))
     scope = {"build": build, "signature": signature}
     exec(f"def call(typing_context, {names}):\n    return signature, build", scope)
-    return intrinsic(scope["call"])  # type: ignore[no-any-return]
+    return intrinsic(scope["call"])
 
 
 def bitcast(source: Any, target: Any) -> Callable[..., Any]:
     """Return an intrinsic that reinterprets the bits of a ``source`` value as ``target``, a type of the same width."""
 
     @intrinsic
-    def reinterpret(typing_context, value):  # type: ignore[no-untyped-def]
-        def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def reinterpret(typing_context, value):
+        def build(context, builder, signature, args):
             return builder.bitcast(args[0], context.get_value_type(target))
 
         return target(source), build
@@ -117,12 +117,12 @@ def bitcast(source: Any, target: Any) -> Callable[..., Any]:
 
 
 @intrinsic
-def stack_words(typing_context, count):  # type: ignore[no-untyped-def]
+def stack_words(typing_context, count):
     """Return the address of ``count`` (a literal) int64 words on the machine stack, valid until the caller returns."""
     if not isinstance(count, types.IntegerLiteral):
         return None
 
-    def build(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def build(context, builder, signature, args):
         with builder.goto_entry_block():
             words = builder.alloca(ir.ArrayType(_I64, count.literal_value))
         return builder.ptrtoint(words, _I64)
@@ -140,13 +140,13 @@ _BOOLEANS = types.CPointer(types.boolean)
 
 
 @lower_builtin(operator.getitem, _BOOLEANS, types.Integer)
-def _load_boolean(context, builder, signature, args):  # type: ignore[no-untyped-def]
+def _load_boolean(context, builder, signature, args):
     """Numba gives the byte in memory where the bit of a value is expected."""
     byte = builder.load(builder.gep(args[0], [args[1]]))
     return builder.icmp_unsigned("!=", byte, ir.Constant(byte.type, 0))
 
 
 @lower_builtin(operator.setitem, _BOOLEANS, types.Integer, types.Any)
-def _store_boolean(context, builder, signature, args):  # type: ignore[no-untyped-def]
+def _store_boolean(context, builder, signature, args):
     bit = context.cast(builder, args[2], signature.args[2], types.boolean)
     builder.store(builder.zext(bit, ir.IntType(8)), builder.gep(args[0], [args[1]]))

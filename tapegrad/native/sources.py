@@ -5,14 +5,14 @@ import hashlib
 import re
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import resolve_name
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 
-def sources_digest(function: FunctionType) -> str:
+def sources_digest(function: Callable[..., Any]) -> str:
     """Return a hash of the source files that the code of ``function`` comes from.
 
     Followed are closure variables and the globals that the code names: functions, Numba's dispatchers and intrinsics,

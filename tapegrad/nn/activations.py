@@ -16,7 +16,7 @@ class ReLU(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return a tensor of the input's shape."""
-        return F.relu_(input) if self.inplace else F.relu(input)  # type: ignore[no-any-return]
+        return F.relu_(input) if self.inplace else F.relu(input)
 
     def extra_repr(self) -> str:
         """Return whether it works in place."""
@@ -28,7 +28,7 @@ class Tanh(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return a tensor of the input's shape."""
-        return F.tanh(input)  # type: ignore[no-any-return]
+        return F.tanh(input)
 
 
 class Sigmoid(Module):
@@ -36,7 +36,7 @@ class Sigmoid(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return a tensor of the input's shape."""
-        return F.sigmoid(input)  # type: ignore[no-any-return]
+        return F.sigmoid(input)
 
 
 class GELU(Module):
@@ -52,7 +52,7 @@ class GELU(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return a tensor of the input's shape."""
-        return F.gelu(input, approximate=self.approximate)  # type: ignore[no-any-return]
+        return F.gelu(input, approximate=self.approximate)
 
     def extra_repr(self) -> str:
         """Return the kind."""
@@ -68,7 +68,7 @@ class SiLU(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return a tensor of the input's shape."""
-        return F.silu(input)  # type: ignore[no-any-return]
+        return F.silu(input)
 
 
 class Softmax(Module):
@@ -80,7 +80,7 @@ class Softmax(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return a tensor of the input's shape."""
-        return F.softmax(input, self.dim)  # type: ignore[no-any-return]
+        return F.softmax(input, self.dim)
 
     def extra_repr(self) -> str:
         """Return the dimension."""
@@ -92,7 +92,7 @@ class LogSoftmax(Softmax):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return a tensor of the input's shape."""
-        return F.log_softmax(input, self.dim)  # type: ignore[no-any-return]
+        return F.log_softmax(input, self.dim)
 
 
 class Dropout(Module):
@@ -106,7 +106,7 @@ class Dropout(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return a tensor of the input's shape."""
-        return F.dropout(input, self.p, self.training, self.inplace)  # type: ignore[no-any-return]
+        return F.dropout(input, self.p, self.training, self.inplace)
 
     def extra_repr(self) -> str:
         """Return the probability."""

@@ -67,7 +67,7 @@ class Linear(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return (..., out_features) for (..., in_features)."""
-        return _linear(input, self.weight, self.bias)  # type: ignore[no-any-return]
+        return _linear(input, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         """Return the sizes."""
@@ -83,7 +83,7 @@ class Flatten(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the input with fewer dimensions."""
-        return _flatten(input, self.start_dim, self.end_dim)  # type: ignore[no-any-return]
+        return _flatten(input, self.start_dim, self.end_dim)
 
     def extra_repr(self) -> str:
         """Return the dimensions."""

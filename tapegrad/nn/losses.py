@@ -24,7 +24,7 @@ class MSELoss(_Loss):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss of two tensors of one shape."""
-        return F.mse_loss(input, target, reduction=self.reduction)  # type: ignore[no-any-return]
+        return F.mse_loss(input, target, reduction=self.reduction)
 
 
 class L1Loss(_Loss):
@@ -32,7 +32,7 @@ class L1Loss(_Loss):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss of two tensors of one shape."""
-        return F.l1_loss(input, target, reduction=self.reduction)  # type: ignore[no-any-return]
+        return F.l1_loss(input, target, reduction=self.reduction)
 
 
 class _WeightedLoss(_Loss):
@@ -58,7 +58,7 @@ class NLLLoss(_WeightedLoss):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss of log-probabilities (n, classes, ...) and classes (n, ...)."""
-        return F.nll_loss(  # type: ignore[no-any-return]
+        return F.nll_loss(
             input, target, weight=self.weight, ignore_index=self.ignore_index, reduction=self.reduction
         )
 
@@ -89,7 +89,7 @@ class CrossEntropyLoss(_WeightedLoss):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss of scores (n, classes, ...) and classes (n, ...) or probabilities of the scores' shape."""
-        return F.cross_entropy(  # type: ignore[no-any-return]
+        return F.cross_entropy(
             input,
             target,
             weight=self.weight,
@@ -127,6 +127,6 @@ class BCEWithLogitsLoss(_Loss):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss of scores and probabilities of one shape."""
-        return F.binary_cross_entropy_with_logits(  # type: ignore[no-any-return]
+        return F.binary_cross_entropy_with_logits(
             input, target, weight=self.weight, reduction=self.reduction, pos_weight=self.pos_weight
         )

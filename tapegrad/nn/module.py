@@ -193,7 +193,7 @@ class Module:
             module = getattr(module, name)
             if not isinstance(module, Module):
                 raise AttributeError(f"`{name}` is not an nn.Module")
-        return module  # type: ignore[no-any-return]
+        return module
 
     def get_parameter(self, target: str) -> Parameter:
         """Return the parameter with a dotted name; AttributeError where there is none."""
@@ -218,7 +218,7 @@ class Module:
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Set whether the parameters are to get gradients."""
         for param in self.parameters():
-            param.requires_grad_(requires_grad)  # type: ignore[attr-defined]
+            param.requires_grad_(requires_grad)
         return self
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -253,11 +253,11 @@ class Module:
         if not dtype.is_floating_point:
             raise TypeError(f"nn.Module.to only accepts floating point dtypes, but got desired dtype={dtype}")
         for tensor in (*self.parameters(), *self.buffers()):
-            if tensor.dtype.is_floating_point and tensor.dtype is not dtype:  # type: ignore[attr-defined]
-                grad = tensor.grad  # type: ignore[attr-defined]
-                tensor.grad = None  # type: ignore[attr-defined]
-                tensor.data = tensor.detach().to(dtype)  # type: ignore[attr-defined]
-                tensor.grad = None if grad is None else grad.detach().to(dtype)  # type: ignore[attr-defined]
+            if tensor.dtype.is_floating_point and tensor.dtype is not dtype:
+                grad = tensor.grad
+                tensor.grad = None
+                tensor.data = tensor.detach().to(dtype)
+                tensor.grad = None if grad is None else grad.detach().to(dtype)
         return self
 
     def float(self) -> Self:

@@ -49,7 +49,7 @@ class LayerNorm(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return a tensor of the input's shape."""
-        return F.layer_norm(  # type: ignore[no-any-return]
+        return F.layer_norm(
             input, self.normalized_shape, self.weight, self.bias, self.eps
         )
 

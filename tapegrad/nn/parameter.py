@@ -46,8 +46,8 @@ class Parameter(Tensor):
     def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
         copied = memo.get(id(self))
         if copied is None:
-            numbers = call(registry["clone"], self.detach())  # type: ignore[attr-defined]
-            copied = memo[id(self)] = type(self)(numbers, self.requires_grad)  # type: ignore[attr-defined]
+            numbers = call(registry["clone"], self.detach())
+            copied = memo[id(self)] = type(self)(numbers, self.requires_grad)
         return copied
 
     def __repr__(self) -> str:

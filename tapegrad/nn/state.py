@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from tapegrad.autograd.modes import no_grad
 from tapegrad.nn.parameter import Parameter
@@ -11,8 +11,17 @@ from tapegrad.ops.calls import call_in_place, shape_of
 from tapegrad.ops.registry import registry
 from tapegrad.runtime.handle import Tensor
 
-if TYPE_CHECKING:
-    from tapegrad.nn.module import Module
+
+class Stateful(Protocol):
+    """What loading needs of a module; module.py, which has the class, imports this file."""
+
+    def state_dict(self, *, keep_vars: bool) -> dict[str, Any]:
+        """Return the parameters and buffers by name."""
+        ...
+
+    def get_submodule(self, target: str) -> Any:
+        """Return the module with a dotted name."""
+        ...
 
 
 class IncompatibleKeys(NamedTuple):
@@ -22,7 +31,7 @@ class IncompatibleKeys(NamedTuple):
     unexpected_keys: list[str]
 
 
-def load_state(module: Module, state_dict: Mapping[str, Any], strict: bool, assign: bool) -> IncompatibleKeys:
+def load_state(module: Stateful, state_dict: Mapping[str, Any], strict: bool, assign: bool) -> IncompatibleKeys:
     """Copy numbers into a module's parameters and buffers; see `Module.load_state_dict`."""
     own = module.state_dict(keep_vars=True)
     missing = [name for name in own if name not in state_dict]
@@ -52,13 +61,13 @@ def _value_error(name: str, own: Tensor, given: Any) -> str:
     if shape_of(own) == shape_of(given):
         return ""
     return (
-        f"size mismatch for {name}: copying a param with shape {given.shape} from checkpoint, "  # type: ignore[attr-defined]
-        f"the shape in current model is {own.shape}."  # type: ignore[attr-defined]
+        f"size mismatch for {name}: copying a param with shape {given.shape} from checkpoint, "
+        f"the shape in current model is {own.shape}."
     )
 
 
-def _assign(module: Module, name: str, own: Tensor, given: Tensor) -> None:
+def _assign(module: Stateful, name: str, own: Tensor, given: Tensor) -> None:
     path, _, attribute = name.rpartition(".")
-    wanted = own.requires_grad  # type: ignore[attr-defined]
+    wanted = own.requires_grad
     replacement = Parameter(given, wanted) if isinstance(own, Parameter) else given
     setattr(module.get_submodule(path), attribute, replacement)

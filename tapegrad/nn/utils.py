@@ -23,9 +23,9 @@ def get_total_norm(tensors: Iterable[Any], norm_type: float = 2.0, error_if_nonf
     """
     norms = [functions["norm"](tensor, float(norm_type)) for tensor in tensors]
     if not norms:
-        return functions["zeros"](())  # type: ignore[no-any-return]
+        return functions["zeros"](())
     total: Tensor = functions["norm"](functions["stack"](norms), float(norm_type))
-    if error_if_nonfinite and not abs(total.item()) < float("inf"):  # type: ignore[attr-defined]
+    if error_if_nonfinite and not abs(total.item()) < float("inf"):
         raise RuntimeError(
             f"The total norm of order {norm_type} for gradients from `parameters` is non-finite, so it cannot be "
             "clipped. To disable this error and scale the gradients by the non-finite norm anyway, set "
@@ -56,7 +56,7 @@ def clip_grad_norm_(
     gradients = _gradients(parameters)
     with no_grad():
         total = get_total_norm(gradients, norm_type, error_if_nonfinite)
-        factor = functions["clamp"](max_norm / (total + 1e-6), max=1.0)  # type: ignore[operator]
+        factor = functions["clamp"](max_norm / (total + 1e-6), max=1.0)
         for gradient in gradients:
             gradient *= factor
     return total

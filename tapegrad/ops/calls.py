@@ -7,10 +7,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from tapegrad.native.dtypes import BOOL, FLOAT32
 from tapegrad.ops.registry import Op
 from tapegrad.runtime.errors import raise_status
 from tapegrad.runtime.handle import Tensor, wrap
-from tapegrad.runtime.layout import BOOL, FLOAT32, MAX_NDIM, RESULT_DTYPE
+from tapegrad.runtime.layout import MAX_NDIM, RESULT_DTYPE
 from tapegrad.runtime.machine import machine
 
 _emit, _emit_in_place = machine.emit, machine.emit_in_place
@@ -45,7 +46,9 @@ def call(op: Op, *operands: Any, attributes: Sequence[int | float] = ()) -> Tens
 
 def call_several(op: Op, *operands: Any, attributes: Sequence[int | float] = ()) -> tuple[Tensor, ...]:
     """Emit an op of several results; return all of them."""
-    handles = machine.emit_several(op.code, len(operands), *[operand(value, op.name) for value in operands], *attributes)
+    handles = machine.emit_several(
+        op.code, len(operands), *[operand(value, op.name) for value in operands], *attributes
+    )
     if not isinstance(handles, tuple):
         raise_status(handles)
     return tuple([wrap(handle) for handle in handles])
@@ -105,7 +108,7 @@ def ndim_of(tensor: Tensor) -> int:
 
 
 def shape_of(tensor: Tensor) -> tuple[int, ...]:
-    return machine.shape_of(tensor._handle)  # type: ignore[no-any-return]
+    return machine.shape_of(tensor._handle)
 
 
 def normal_dim(dim: int, ndim: int) -> int:

@@ -107,7 +107,7 @@ def _same_dtype(input: Tensor, other: Tensor, name: str) -> None:
     expect_tensor(input, name)
     expect_tensor(other, name, "other", 2)
     if machine.dtype_of(input._handle) != machine.dtype_of(other._handle):
-        raise RuntimeError(f"{input.dtype} did not match {other.dtype}")  # type: ignore[attr-defined]
+        raise RuntimeError(f"{input.dtype} did not match {other.dtype}")
 
 
 @function()

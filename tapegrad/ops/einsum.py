@@ -221,7 +221,7 @@ def _contract(a: Tensor, names_a: Labels, b: Tensor, names_b: Labels, keep: set[
             a = functions["unsqueeze"](a, -1)
         for _ in free_a:
             b = functions["unsqueeze"](b, -1)
-        return a * b, names  # type: ignore[operator]
+        return a * b, names
     if not batch:
         product = mm(_reshaped(a, (rows, depth)), _reshaped(b, (depth, columns))) if names else _dot(a, b, depth)
         return _reshaped(product, shape), names
@@ -312,7 +312,7 @@ def kron(input: Tensor, other: Tensor, *, out: Any = None) -> Tensor:
     a, b = (1,) * (n - len(a)) + a, (1,) * (n - len(b)) + b
     left = _reshaped(input, tuple(x for length in a for x in (length, 1)))
     right = _reshaped(other, tuple(x for length in b for x in (1, length)))
-    result = left * right  # type: ignore[operator]
+    result = left * right
     return _reshaped(result, tuple(x * y for x, y in zip(a, b, strict=True)))
 
 

@@ -171,7 +171,7 @@ def number(value: Any) -> bool | int | float:
     if type(value) in PYTHON_NUMBERS:
         return value
     if isinstance(value, Tensor | np.generic):
-        return value.item()  # type: ignore[union-attr]
+        return value.item()
     if isinstance(value, PYTHON_NUMBERS):
         return value + 0
     raise TypeError(f"expected a number, got {type(value).__name__}")

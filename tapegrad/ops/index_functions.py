@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tapegrad.native.dtypes import BOOL
 from tapegrad.ops.calls import call, expect_tensor, function, functions, normal_dim, shape_of
 from tapegrad.ops.index_ops import NONZERO, PUT, PUT_ADD
 from tapegrad.ops.indexing import _combined, _normal_items, _Plan
@@ -26,7 +27,6 @@ from tapegrad.ops.lookups import (
 from tapegrad.ops.views import broadcast_shape, expand, reshape
 from tapegrad.ops.writing import TORCH_NAMES, in_dtype_of
 from tapegrad.runtime.handle import Tensor
-from tapegrad.runtime.layout import BOOL
 from tapegrad.runtime.machine import machine
 
 
@@ -118,7 +118,7 @@ def _publish(name: str, body: Callable[..., Tensor], doc: str) -> None:
 
 def _index_add(in_place: bool, input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Tensor:
     if isinstance(source, Tensor) and alpha != 1:
-        source = source * alpha  # type: ignore[operator]
+        source = source * alpha
     return _write_blocks("index_add", PUT_ADD, in_place, input, dim, index, source)
 
 
@@ -246,14 +246,14 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
 @function()
 def argwhere(input: Tensor) -> Tensor:
     """Return the indices of the elements that are not zero, a row for each."""
-    return nonzero(input)  # type: ignore[no-any-return]
+    return nonzero(input)
 
 
 @function()
 def count_nonzero(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     """Return how many elements are not zero, along dimensions or in all."""
     mask = as_mask(expect_tensor(input, "count_nonzero"))
-    return mask.sum() if dim is None else mask.sum(dim)  # type: ignore[attr-defined, no-any-return]
+    return mask.sum() if dim is None else mask.sum(dim)
 
 
 @function()

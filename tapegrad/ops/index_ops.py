@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 
 from tapegrad.native.cache import jit
-from tapegrad.native.dtypes import ITEM_BYTES, POINTERS
+from tapegrad.native.dtypes import INT64, ITEM_BYTES, POINTERS
 from tapegrad.native.pointers import int64_at, pointer_to
 from tapegrad.ops.registry import BOOLEAN, OF_ENTRY, Op, declare
 from tapegrad.ops.reshaping_ops import like_first, product, take_shape
 from tapegrad.runtime.layout import (
     BAD_INDEX,
     GENERAL,
-    INT64,
     MAX_NDIM,
     SHAPE_MISMATCH,
     TO_INT64,

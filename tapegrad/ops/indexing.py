@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from tapegrad.native.dtypes import INT64
 from tapegrad.ops.calls import call, functions, shape_of, tensor_method
 from tapegrad.ops.index_ops import PUT
 from tapegrad.ops.lookups import (
@@ -31,7 +32,7 @@ from tapegrad.ops.view_ops import ELLIPSIS, END, INDEX, NEW_DIM, PERMUTE, SELECT
 from tapegrad.ops.writing import in_dtype_of, write
 from tapegrad.runtime.errors import raise_status
 from tapegrad.runtime.handle import Tensor, wrap
-from tapegrad.runtime.layout import BAD_DIM, BAD_INDEX, INT64
+from tapegrad.runtime.layout import BAD_DIM, BAD_INDEX
 from tapegrad.runtime.machine import machine
 
 _emit, _new = machine.emit, object.__new__
@@ -133,7 +134,7 @@ def _normal_items(index: Any) -> list[Any]:
             items.append(int(item))
         elif isinstance(item, Tensor | np.ndarray | list | tuple):
             tensor = index_tensor(item)
-            number = tensor.item() if shape_of(tensor) == () else None  # type: ignore[attr-defined]
+            number = tensor.item() if shape_of(tensor) == () else None
             items.append(tensor if number is None else bool(number) if is_mask(tensor) else number)
         elif hasattr(item, "__index__"):
             items.append(item.__index__())
@@ -214,7 +215,9 @@ def _combined(view: Tensor, plan: _Plan) -> tuple[Tensor, Tensor, int, int]:
 
     Where other dimensions lie between the indexed ones, these come first, as in NumPy.
     """
-    indices, lengths, dims = [], [], []
+    indices: list[Tensor] = []
+    lengths: list[int] = []
+    dims: list[int] = []
     for dim, count, index in plan.indices:
         if is_mask(index):
             _check_mask(view, index, dim)
@@ -330,7 +333,7 @@ def _iterate(self: Tensor) -> Iterator[Tensor]:
 @tensor_method("__reversed__")
 def _reverse(self: Tensor) -> Tensor:
     """Return the tensor in reverse order along dimension 0."""
-    return functions["flip"](self, 0) if shape_of(self) else self  # type: ignore[no-any-return]
+    return functions["flip"](self, 0) if shape_of(self) else self
 
 
 @tensor_method("__contains__")
@@ -338,4 +341,4 @@ def _contains(self: Tensor, element: Any) -> bool:
     """Return whether any element equals a number or a broadcast tensor."""
     if not isinstance(element, Tensor | bool | int | float):
         raise RuntimeError(f"Tensor.__contains__ only supports Tensor or scalar, but you passed in a {type(element)}.")
-    return bool((self == element).any().item())  # type: ignore[attr-defined]
+    return bool((self == element).any().item())

@@ -287,8 +287,8 @@ def qr(A: Tensor, mode: str = "reduced", *, out: Any = None) -> Any:
         )
     words = _not_converged("linalg.qr")
     if mode == "r" or (mode == "complete" and m > n):
-        Q, R = _run(linalg_spectral.QR, words, A.detach(), attributes=(int(mode == "complete"),))  # type: ignore[attr-defined]
-        return Qr(functions["empty"](0, dtype=Q.dtype) if mode == "r" else Q, R)  # type: ignore[attr-defined]
+        Q, R = _run(linalg_spectral.QR, words, A.detach(), attributes=(int(mode == "complete"),))
+        return Qr(functions["empty"](0, dtype=Q.dtype) if mode == "r" else Q, R)
     if m >= n:
         return Qr(*_run(linalg_spectral.QR, words, A, attributes=(0,)))
     narrow = functions["narrow"]
@@ -314,7 +314,7 @@ def svd(A: Tensor, full_matrices: bool = True, *, driver: Any = None, out: Any =
     if not full_matrices or m == n:
         return Svd(U, S, Vh)
     k, narrow, cat = min(m, n), functions["narrow"], functions["cat"]
-    full = svd(A.detach())  # type: ignore[attr-defined]
+    full = svd(A.detach())
     if m > n:
         return Svd(cat([U, narrow(full.U, -1, k, m - k)], -1), S, Vh)
     return Svd(U, S, cat([Vh, narrow(full.Vh, -2, k, n - k)], -2))
@@ -400,7 +400,7 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
     limit = machine_epsilon(A) * max(a[-2:]) if rcond is None else float(rcond)
     op = linalg_spectral.LSTSQ["gelsd" if driver in ("gelsd", "gelss") else "gelsy"]
     X, rank, values = _run(op, _not_converged(name), A, B, attributes=(0, limit))
-    none = functions["empty"](0, dtype=A.dtype)  # type: ignore[attr-defined]
+    none = functions["empty"](0, dtype=A.dtype)
     residuals = none
     if driver != "gelsy" and a[-2] > a[-1] and bool((rank == a[-1]).all()):
         residuals = ((B - matmul(A, X)) ** 2).sum(-2)

@@ -63,7 +63,7 @@ def matrix_norm(
     if ord not in ("nuc", 2, -2):
         raise RuntimeError(f"linalg.matrix_norm: Order {ord} not supported.")
     values = svdvals(functions["movedim"](A, (rows, columns), (-2, -1)))
-    result = values.sum(-1) if ord == "nuc" else values.amax(-1) if ord == 2 else values.amin(-1)  # type: ignore[attr-defined]
+    result = values.sum(-1) if ord == "nuc" else values.amax(-1) if ord == 2 else values.amin(-1)
     for d in sorted((rows, columns)) if keepdim else ():
         result = functions["unsqueeze"](result, d)
     return result
@@ -71,7 +71,7 @@ def matrix_norm(
 
 def _largest_sum(A: Tensor, summed: int, compared: int, largest: bool, keepdim: bool) -> Tensor:
     """Return the largest (or smallest) sum of absolute values along one dimension."""
-    sums = A.abs().sum(summed, keepdim=True)  # type: ignore[attr-defined]
+    sums = A.abs().sum(summed, keepdim=True)
     result = sums.amax(compared, keepdim=True) if largest else sums.amin(compared, keepdim=True)
     for d in () if keepdim else sorted((summed, compared), reverse=True):
         result = functions["squeeze"](result, d)
@@ -108,16 +108,16 @@ def cond(A: Tensor, p: Any = None, *, out: Any = None) -> Tensor:
     if p in (None, 2, -2):
         check_matrix(A, "linalg.cond")
         values = svdvals(A)
-        largest, smallest = values.amax(-1), values.amin(-1)  # type: ignore[attr-defined]
+        largest, smallest = values.amax(-1), values.amin(-1)
         return smallest / largest if p == -2 else largest / smallest
     check_square(A, "linalg.cond")
     try:
-        return matrix_norm(A, p) * matrix_norm(inv(A), p)  # type: ignore[operator, no-any-return]
+        return matrix_norm(A, p) * matrix_norm(inv(A), p)
     except LinAlgError:
         shape = shape_of(A)[:-2]
         if shape:
             raise
-        return functions["full"](shape, float("inf"), dtype=A.dtype)  # type: ignore[attr-defined, no-any-return]
+        return functions["full"](shape, float("inf"), dtype=A.dtype)
 
 
 @function()
@@ -133,12 +133,12 @@ def matrix_rank(
         rtol: by default ``max(m, n)`` times the dtype's epsilon, 0 if ``atol`` is given.
     """
     m, n = check_matrix(A, "linalg.matrix_rank", "input")[-2:]
-    A = A.detach()  # type: ignore[attr-defined]
+    A = A.detach()
     absolute = tol if tol is not None else atol
     relative = rtol if rtol is not None else (0.0 if absolute is not None else max(m, n) * machine_epsilon(A))
     if min(m, n) == 0:
         return functions["zeros"](shape_of(A)[:-2], dtype=int64)
-    values = eigvalsh(A).abs() if hermitian else svdvals(A)  # type: ignore[attr-defined]
+    values = eigvalsh(A).abs() if hermitian else svdvals(A)
     limit = values.amax(-1, keepdim=True) * relative
     if absolute is not None:
         absolute = functions["unsqueeze"](absolute, -1) if isinstance(absolute, Tensor) else absolute
@@ -176,7 +176,7 @@ def matrix_power(A: Tensor, n: int, *, out: Any = None) -> Tensor:
             result = A if result is None else matmul(result, A)
         n >>= 1
         if n == 0:
-            return functions["clone"](result) if result is A else result  # type: ignore[no-any-return,return-value]
+            return functions["clone"](result) if result is A else result  # type: ignore[return-value]
         A = matmul(A, A)
 
 
@@ -311,7 +311,7 @@ def vecdot(x: Tensor, y: Tensor, *, dim: int = -1, out: Any = None) -> Tensor:
     """Return the sums of products of the vectors along ``dim``; the operands broadcast."""
     if ndim_of(x) == 1 and ndim_of(y) == 1:
         return dot(x, y)
-    return (x * y).sum(dim)  # type: ignore[operator, no-any-return]
+    return (x * y).sum(dim)
 
 
 def vander(x: Tensor, N: int | None = None) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from tapegrad.native.dtypes import BOOL, FLOAT32, INT64, UINT8
 from tapegrad.ops.calls import call, functions, operand, shape_of
 from tapegrad.ops.creation import from_array
 from tapegrad.ops.index_ops import FLAT_INDEX, LOOKUP, NONZERO
@@ -17,7 +18,7 @@ from tapegrad.ops.views import contiguous_copy, is_contiguous
 from tapegrad.ops.writing import rebase, write
 from tapegrad.runtime.errors import raise_status
 from tapegrad.runtime.handle import Tensor, wrap
-from tapegrad.runtime.layout import BAD_INDEX, BOOL, FLOAT32, INT64, UINT8
+from tapegrad.runtime.layout import BAD_INDEX
 from tapegrad.runtime.machine import machine
 
 _STORAGE = 12  # position of the storage among fields_of
@@ -123,7 +124,7 @@ _WRONG_DTYPE = "tensors used as indices must be long, int, byte or bool tensors"
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return np.array(value.tolist())  # type: ignore[attr-defined]
+        return np.array(value.tolist())
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 

@@ -152,7 +152,7 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     length = shape[normal_dim(dim, len(shape))]
     if length == 0:
         return _pieces(input, normal_dim(dim, len(shape)), [0] * (chunks + 1))
-    return split(input, -(-length // chunks), dim)  # type: ignore[no-any-return]
+    return split(input, -(-length // chunks), dim)
 
 
 @function()

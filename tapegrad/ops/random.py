@@ -59,7 +59,7 @@ class Generator:
 
     @property
     def device(self) -> Any:
-        return self._state.device  # type: ignore[attr-defined]
+        return self._state.device
 
     def manual_seed(self, seed: int) -> Generator:
         """Set the seed (of 64 bits, negative ones too) and begin its stream; return the generator."""
@@ -262,7 +262,7 @@ def _new(
     check_device(device)
     result = fill(finish(machine.new_tensor(code_of(dtype), *shape)))
     if requires_grad:
-        result.requires_grad_()  # type: ignore[attr-defined]
+        result.requires_grad_()
     return result
 
 
@@ -435,9 +435,9 @@ def normal(
     if not tensors:
         fill = lambda x: normal_(x, float(mean), float(std), generator=generator)  # noqa: E731
         return _new(shape_argument((size,)), dtype, device, fill, requires_grad)
-    if isinstance(std, Tensor) and bool((std < 0).any()):  # type: ignore[operator]
+    if isinstance(std, Tensor) and bool((std < 0).any()):
         raise RuntimeError("normal expects all elements of std >= 0.0")
-    values = [value.detach() if isinstance(value, Tensor) else value for value in (mean, std)]  # type: ignore[attr-defined]
+    values = [value.detach() if isinstance(value, Tensor) else value for value in (mean, std)]
     model = values[0] + values[1]
     return randn(shape_of(model), dtype=model.dtype, generator=generator) * values[1] + values[0]
 

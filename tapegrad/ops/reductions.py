@@ -18,6 +18,7 @@ from tapegrad.kernels.reduce_folds import (
 )
 from tapegrad.kernels.reduce_loops import Reduction
 from tapegrad.kernels.reduce_sum import count_parts, euclidean_parts, mean_parts, sum_parts
+from tapegrad.native.dtypes import BOOL, FLOAT32, INT64, UINT8
 from tapegrad.native.pointers import int64_at, stack_words
 from tapegrad.ops import along
 from tapegrad.ops.calls import call, call_several, expect_tensor, function, functions, normal_dim, normal_dims, shape_of
@@ -35,12 +36,8 @@ from tapegrad.runtime.dtype import dtype_of
 from tapegrad.runtime.errors import raise_status
 from tapegrad.runtime.handle import Tensor, wrap
 from tapegrad.runtime.layout import (
-    BOOL,
-    FLOAT32,
     FROM_ATTRIBUTE,
     GENERAL,
-    INT64,
-    UINT8,
     attribute,
     data_address,
     input_slot,

@@ -17,19 +17,15 @@ from typing import Any
 import numpy as np
 
 from tapegrad.native.cache import compile_function
+from tapegrad.native.dtypes import BOOL, FLOAT32, FLOAT64, INT32, INT64, UINT8
 from tapegrad.runtime.errors import op_names
 from tapegrad.runtime.layout import (
     ATTRIBUTES_LITERAL,
     ATTRIBUTES_NONE,
     ATTRIBUTES_OF_ENTRY,
     ATTRIBUTES_OF_OPERAND,
-    BOOL,
     ELEMENTWISE,
-    FLOAT32,
-    FLOAT64,
     GIVE,
-    INT32,
-    INT64,
     MACHINE_OPS,
     MAX_OUTPUTS,
     MAX_TEMPORARIES,
@@ -40,7 +36,6 @@ from tapegrad.runtime.layout import (
     REF_TEMPORARY,
     RULE_ROW,
     SAME,
-    UINT8,
 )
 from tapegrad.runtime.machine import machine
 

@@ -131,7 +131,7 @@ def _triangle(op: Any) -> None:
         return result if out is None else functions["_write_out"](out, result)
 
     def triangle_(input: Tensor, diagonal: int = 0) -> Tensor:
-        return functions["copy_"](input, triangle(input, diagonal))  # type: ignore[no-any-return]
+        return functions["copy_"](input, triangle(input, diagonal))
 
     side = "above" if name == "tril" else "below"
     triangle.__name__ = triangle.__qualname__ = name
@@ -152,7 +152,7 @@ def trace(input: Tensor) -> Tensor:
     """Return the sum of a matrix's diagonal."""
     if len(shape_of(input)) != 2:
         raise RuntimeError("trace: expected a matrix")
-    return diagonal(input).sum()  # type: ignore[attr-defined, no-any-return]
+    return diagonal(input).sum()
 
 
 @function()
@@ -186,7 +186,7 @@ def diagflat(input: Tensor, offset: int = 0) -> Tensor:
 def diagonal_scatter(input: Tensor, src: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
     """Return a copy of ``input`` with ``src`` on a diagonal."""
     result = clone(input)
-    diagonal(result, offset, dim1, dim2).copy_(src)  # type: ignore[attr-defined]
+    diagonal(result, offset, dim1, dim2).copy_(src)
     return result
 
 
@@ -194,7 +194,7 @@ def diagonal_scatter(input: Tensor, src: Tensor, offset: int = 0, dim1: int = 0,
 def select_scatter(input: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
     """Return a copy of ``input`` with ``src`` at one index of a dimension."""
     result = clone(input)
-    select(result, dim, index).copy_(src)  # type: ignore[attr-defined]
+    select(result, dim, index).copy_(src)
     return result
 
 
@@ -206,7 +206,7 @@ def slice_scatter(
     result = clone(input)
     dim = normal_dim(dim, len(shape_of(input)))
     stop = shape_of(input)[dim] if end is None else end
-    slice_dim(result, dim, start or 0, stop, step).copy_(src)  # type: ignore[attr-defined]
+    slice_dim(result, dim, start or 0, stop, step).copy_(src)
     return result
 
 

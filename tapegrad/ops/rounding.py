@@ -174,7 +174,7 @@ elementwise(
 @function()
 def positive(input: Tensor) -> Tensor:
     """Return ``input``; RuntimeError for booleans."""
-    if not registry["neg"].dtypes >> input.dtype.code & 1:  # type: ignore[attr-defined]
+    if not registry["neg"].dtypes >> input.dtype.code & 1:
         raise RuntimeError("The `+` operator, on a bool tensor is not supported.")
     return input
 

@@ -21,19 +21,18 @@ from tapegrad.kernels.scan import (
     multiply_step,
     recurrence_step,
 )
-from tapegrad.native.dtypes import POINTERS, SCALARS
+from tapegrad.native.dtypes import FLOAT32, INT64, POINTERS, SCALARS
 from tapegrad.native.pointers import int64_at, stack_words
 from tapegrad.ops.calls import call, call_several, expect_tensor, function, functions, normal_dim, shape_of
 from tapegrad.ops.reduction_rules import MASK, extents, same_infer, set_same_shapes
 from tapegrad.ops.reductions import ValuesIndices
+from tapegrad.ops.references import adding_back, along_samples, axis_of, calls_along
 from tapegrad.ops.registry import FLOATS, OF_ENTRY, Op, declare
 from tapegrad.ops.structural import like_second
 from tapegrad.runtime.handle import Tensor
 from tapegrad.runtime.layout import (
-    FLOAT32,
     FROM_ATTRIBUTE,
     GENERAL,
-    INT64,
     attribute,
     data_address,
     input_slot,
@@ -70,8 +69,18 @@ def _declare(name: str, kernel: Make, vjp: Any, math: str, inputs: tuple[str, ..
     return declare(Op(name=name, inputs=inputs, kind=GENERAL, kernel=kernel, vjp=vjp, math=math, **more))
 
 
+def _reversed_sums(x: Any, *, attributes: tuple[int, ...]) -> Any:
+    axis = axis_of(attributes)
+    return np.flip(np.cumsum(np.flip(x, axis), axis), axis)
+
+
 _CUMSUM = _declare(
-    "cumsum", _scan_kernel(0, add_step), lambda g, y, x: g.cumsum_back(attributes=OF_ENTRY), "x_0 + ... + x_i"
+    "cumsum",
+    _scan_kernel(0, add_step),
+    lambda g, y, x: g.cumsum_back(attributes=OF_ENTRY),
+    "x_0 + ... + x_i",
+    reference=lambda x, dim: np.cumsum(x, dim),
+    samples=along_samples,
 )
 _declare(
     "cumsum_back",
@@ -79,13 +88,33 @@ _declare(
     lambda g, y, x: g.cumsum(attributes=OF_ENTRY),
     "x_i + ... + x_(n-1)",
     public=False,
+    reference=_reversed_sums,
+    samples=lambda make: calls_along([make(2, 3, 4)], 0b10, dtypes="float64 float32 int64"),
 )
 _CUMPROD = _declare(
     "cumprod",
     _scan_kernel(1, multiply_step),
     lambda g, y, x: g.recur_back(x, attributes=OF_ENTRY) * y.shift_one(attributes=OF_ENTRY),
     "x_0 ... x_i",
+    reference=lambda x, dim: np.cumprod(x, dim),
+    samples=lambda make: [((make(2, 3, 4),), {"dim": 1}), ((make(3, 4),), {"dim": -1}), ((make(7),), {"dim": 0})],
 )
+
+
+def _recurrence(x: Any, w: Any, *, attributes: tuple[int, ...]) -> Any:
+    axis = axis_of(attributes)
+    y, factors = np.moveaxis(x, axis, 0).copy(), np.moveaxis(w, axis, 0)
+    for k in range(1, len(y)):
+        y[k] += factors[k] * y[k - 1]
+    return np.moveaxis(y, 0, axis)
+
+
+def _recurrence_back(x: Any, w: Any, *, attributes: tuple[int, ...]) -> Any:
+    axis = axis_of(attributes)
+    y, factors = np.moveaxis(x, axis, 0).copy(), np.moveaxis(w, axis, 0)
+    for k in reversed(range(len(y) - 1)):
+        y[k] += factors[k + 1] * y[k + 1]
+    return np.moveaxis(y, 0, axis)
 
 
 def _recurrence_rules() -> None:
@@ -102,6 +131,8 @@ def _recurrence_rules() -> None:
         pair,
         dtypes=FLOATS,
         public=False,
+        reference=_recurrence_back,
+        samples=lambda make: calls_along([make(2, 3, 4), make(2, 3, 4)], 0b10),
     )
     _declare(
         "recur",
@@ -114,10 +145,24 @@ def _recurrence_rules() -> None:
         pair,
         dtypes=FLOATS,
         public=False,
+        reference=_recurrence,
+        samples=lambda make: calls_along([make(2, 3, 4), make(2, 3, 4)], 0b10),
     )
 
 
 _recurrence_rules()
+
+
+def _shifted(places: int, fill: int) -> dict[str, Any]:
+    """Return the reference and samples of a shift."""
+
+    def reference(x: Any, *, attributes: tuple[int, ...]) -> Any:
+        axis = axis_of(attributes)
+        y = np.roll(x, places, axis)
+        np.moveaxis(y, axis, 0)[0 if places > 0 else -1] = fill
+        return y
+
+    return {"reference": reference, "samples": lambda make: calls_along([make(2, 3, 4)], 0b10)}
 
 
 def _shift_kernel(back: bool, fill: int) -> Make:
@@ -142,6 +187,7 @@ _declare(
     lambda g, y, x: g.shift_back(attributes=OF_ENTRY),
     "x_(i-1), 1 first",
     public=False,
+    **_shifted(1, 1),
 )
 _declare(
     "shift_zero",
@@ -149,6 +195,7 @@ _declare(
     lambda g, y, x: g.shift_back(attributes=OF_ENTRY),
     "x_(i-1), 0 first",
     public=False,
+    **_shifted(1, 0),
 )
 _declare(
     "shift_back",
@@ -156,6 +203,7 @@ _declare(
     lambda g, y, x: g.shift_zero(attributes=OF_ENTRY),
     "x_(i+1), 0 last",
     public=False,
+    **_shifted(-1, 0),
 )
 
 
@@ -195,6 +243,10 @@ def _take_last_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     return kernel
 
 
+def _last(x: Any, like: Any, *, attributes: tuple[int, ...]) -> Any:
+    return np.take(x, -1, axis_of(attributes)).reshape(like.shape)
+
+
 _declare(
     "place_last",
     _place_last_kernel,
@@ -206,6 +258,8 @@ _declare(
     unpromoted=("like",),
     contiguous=("input",),
     public=False,
+    reference=adding_back(lambda x, attributes: np.take(x, [-1], axis_of(attributes))),
+    samples=lambda make: calls_along([make(2, 1, 4), make(2, 3, 4)], 0b10),
 )
 _declare(
     "take_last",
@@ -218,7 +272,16 @@ _declare(
     unpromoted=("like",),
     contiguous=("input",),
     public=False,
+    reference=_last,
+    samples=lambda make: calls_along([make(2, 3, 4), make(2, 4)], 0b10),
 )
+
+
+def _decay(x: Any, *, attributes: tuple[int, ...]) -> Any:
+    axis = axis_of(attributes)
+    y = np.exp(np.roll(x, 1, axis) - x)
+    np.moveaxis(y, axis, 0)[0] = 0
+    return y
 
 
 def _decay_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
@@ -240,6 +303,8 @@ _declare(
     "exp(x_(i-1) - x_i), 0 first",
     dtypes=FLOATS,
     public=False,
+    reference=_decay,
+    samples=lambda make: calls_along([make(2, 3, 4)], 0b10),
 )
 # gx_k = sum over i >= k of g_i exp(x_k - y_i), as a recurrence whose factors exp(y_k - y_(k+1)) are at most 1
 _LOGCUMSUMEXP = _declare(
@@ -248,6 +313,8 @@ _LOGCUMSUMEXP = _declare(
     lambda g, y, x: g.recur_back(y.decay(attributes=OF_ENTRY), attributes=OF_ENTRY) * x.exp_difference(y),
     "log(e**x_0 + ... + e**x_i)",
     dtypes=FLOATS,
+    reference=lambda x, dim: np.logaddexp.accumulate(x, dim),
+    samples=along_samples,
 )
 
 
@@ -275,6 +342,15 @@ def _running_infer(st, frame):
     return status
 
 
+def _running_reference(extremum: Any) -> Callable[..., Any]:
+    def reference(x: Any, dim: int) -> Any:
+        values = extremum.accumulate(x, dim)
+        places = np.moveaxis(np.broadcast_to(np.arange(x.shape[dim]), np.moveaxis(x, dim, -1).shape), -1, dim)
+        return values, np.maximum.accumulate(np.where(x == values, places, 0), dim)
+
+    return reference
+
+
 def _declare_running(name: str, largest: bool) -> Op:
     word = "maximum" if largest else "minimum"
     return declare(
@@ -287,6 +363,8 @@ def _declare_running(name: str, largest: bool) -> Op:
             kernel=_extremum_kernel(largest),
             vjp=lambda g, y, x: g[0].put_at(y[1], x, attributes=OF_ENTRY),
             contiguous=("input",),
+            reference=_running_reference(np.maximum if largest else np.minimum),
+            samples=along_samples,
             math=f"the {word} of x_0 ... x_i, and where it is",
         )
     )

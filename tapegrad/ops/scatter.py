@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tapegrad.native.dtypes import FLOAT32, INT32
 from tapegrad.ops.calls import call, expect_tensor, function, functions, normal_dim, shape_of
 from tapegrad.ops.index_functions import _publish
 from tapegrad.ops.lookups import call_at, check_index_dtype, look_up, write_at
@@ -21,7 +22,6 @@ from tapegrad.ops.views import broadcast_shape, expand, reshape
 from tapegrad.ops.writing import in_dtype_of
 from tapegrad.runtime.dtype import DTYPES
 from tapegrad.runtime.handle import Tensor
-from tapegrad.runtime.layout import FLOAT32, INT32
 from tapegrad.runtime.machine import machine
 
 _INTEGER = {1, 2, 3}
@@ -176,7 +176,7 @@ def _scatter_reduce(
     result = call_at(op, start, index, values, attributes=(dim,))
     if reduce == "mean":
         result = _divide_by_counts(result, input, dim, index, include_self)
-    return functions["copy_"](input, result) if in_place else result  # type: ignore[no-any-return]
+    return functions["copy_"](input, result) if in_place else result
 
 
 def _divide_by_counts(total: Tensor, input: Tensor, dim: int, index: Tensor, include_self: bool) -> Tensor:
@@ -186,8 +186,8 @@ def _divide_by_counts(total: Tensor, input: Tensor, dim: int, index: Tensor, inc
     counts = call_at(SCATTER_ADD, counts, index, in_dtype_of(input, 1), attributes=(dim,))
     counts = functions["clamp"](counts, min=1)
     if machine.dtype_of(input._handle) in _INTEGER:
-        return functions["div"](total, counts, rounding_mode="floor")  # type: ignore[no-any-return]
-    return functions["div"](total, counts)  # type: ignore[no-any-return]
+        return functions["div"](total, counts, rounding_mode="floor")
+    return functions["div"](total, counts)
 
 
 _publish(

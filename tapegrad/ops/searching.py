@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad.kernels.loops import like
-from tapegrad.native.dtypes import POINTERS, SCALARS
+from tapegrad.native.dtypes import INT64, FLOAT32, POINTERS, SCALARS
 from tapegrad.native.pointers import float64_from_bits, int64_at
 from tapegrad.ops.calls import call, expect_tensor, function, functions, shape_of
 from tapegrad.ops.reduction_rules import TORCH_NAMES
@@ -17,7 +17,6 @@ from tapegrad.ops.reductions import min as min_of
 from tapegrad.ops.registry import FLOATS, Op, declare
 from tapegrad.runtime.handle import Tensor
 from tapegrad.runtime.layout import (
-    FLOAT32,
     FROM_ATTRIBUTE,
     GENERAL,
     TO_INT64,
@@ -71,6 +70,11 @@ def _search_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     return kernel
 
 
+def _search_reference(sequence: Any, values: Any, right: bool = False) -> Any:
+    below = np.less_equal if right else np.less
+    return below(sequence[..., None, :], values[..., None]).sum(-1)
+
+
 _SEARCH = declare(
     Op(
         name="searchsorted",
@@ -80,6 +84,11 @@ _SEARCH = declare(
         infer=like_values_infer,
         kernel=_search_kernel,
         contiguous=("sorted_sequence", "values"),
+        reference=_search_reference,
+        samples=lambda make: [
+            ((np.sort(make(9, low=0.1)), make(3, 4, low=0)),),
+            ((np.sort(make(2, 7, low=0.1)), make(2, 3, low=0)), {"right": True}),
+        ],
         math="where w would go into the sorted x",
     )
 )
@@ -159,6 +168,8 @@ _COUNTS = declare(
         kernel=_count_kernel,
         contiguous=("input",),
         public=False,
+        reference=lambda index, attributes: np.bincount(index, minlength=attributes[1])[: attributes[1]],
+        samples=lambda make: [((make.integers(20, high=7),), {"attributes": (INT64, bins)}) for bins in (9, 4)],
         math="how often each index occurs",
     )
 )
@@ -191,6 +202,8 @@ _WEIGHTED_COUNTS = declare(
         unpromoted=("index",),
         contiguous=("weights", "index"),
         public=False,
+        reference=lambda w, index, attributes: np.bincount(index, w, minlength=attributes[1]),
+        samples=lambda make: [((make(20), make.integers(20, high=7)), {"attributes": (0, 9)})],
         math="the sum of the weights of each index",
     )
 )
@@ -247,6 +260,8 @@ _HISTOGRAM = declare(
         kernel=_histogram_kernel,
         dtypes=FLOATS,
         contiguous=("input",),
+        reference=lambda x, bins, min, max: np.histogram(x, bins, (min, max) if min < max else None)[0],
+        samples=lambda make: [((make(50), 7, -1.5, 1.0),), ((make(4, 5), 4, 0, 0),)],
         math="how many elements fall into each of equal bins",
     )
 )

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from tapegrad.kernels.sort import FIXED_WORDS, SCRATCH_WORDS, make_sort_row
-from tapegrad.native.dtypes import ITEM_BYTES, POINTERS
+from tapegrad.native.dtypes import INT64, ITEM_BYTES, POINTERS
 from tapegrad.native.pointers import int64_at, stack_words
 from tapegrad.ops.calls import call, call_several, expect_tensor, function, functions, normal_dim, shape_of
 from tapegrad.ops.reduction_rules import MASK, PARAMETER, extents, set_same_shapes
 from tapegrad.ops.reductions import ValuesIndices, count
+from tapegrad.ops.references import axis_of
 from tapegrad.ops.registry import OF_ENTRY, Op, declare, registry
 from tapegrad.runtime.handle import Tensor
 from tapegrad.runtime.layout import (
     GENERAL,
-    INT64,
     TO_INT64,
     attribute,
     data_address,
@@ -71,6 +73,13 @@ def _sort_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     return kernel
 
 
+def _sort_reference(x: Any, dim: int, descending: bool = False, stable: bool = True) -> Any:
+    order = np.argsort(x, dim, stable=True)
+    if descending:
+        order = np.flip(x.shape[dim] - 1 - np.argsort(np.flip(x, dim), dim, stable=True), dim)
+    return np.take_along_axis(x, order, dim), order
+
+
 _SORT = declare(
     Op(
         name="sort",
@@ -81,6 +90,12 @@ _SORT = declare(
         kernel=_sort_kernel,
         vjp=lambda g, y, x: g[0].put_at(y[1], x, attributes=OF_ENTRY),
         contiguous=("input",),
+        reference=_sort_reference,
+        samples=lambda make: [
+            ((make(2, 3, 4),), {"dim": 1, "stable": True}),
+            ((make(3, 4),), {"dim": -1, "descending": True, "stable": True}),
+            ((make(37),), {"dim": 0, "stable": True}),
+        ],
         math="x in order along a dimension, and where its elements were; the third result is scratch",
     )
 )
@@ -229,6 +244,13 @@ def mode_infer(st, frame):
     return 0
 
 
+def _longest_run(x: Any, *, attributes: tuple[int, ...]) -> Any:
+    axis = axis_of(attributes)
+    equal = np.expand_dims(x, axis) == np.expand_dims(x, axis + 1)  # in a sorted row equal elements are one run
+    first = np.argmax(equal.sum(axis), axis, keepdims=True)
+    return first + np.take_along_axis(equal.sum(axis), first, axis) - 1
+
+
 _MODE = declare(
     Op(
         name="longest_run",
@@ -239,6 +261,11 @@ _MODE = declare(
         kernel=_mode_kernel,
         contiguous=("input",),
         public=False,
+        reference=_longest_run,
+        samples=lambda make: [
+            ((np.sort(np.rint(2 * make(2, 9, 3, low=0)), 1),), {"attributes": (INT64, 0b10, 1, 0)}),
+            ((np.sort(np.rint(make(37, low=0))),), {"attributes": (INT64, 0b1, 1, 0)}),
+        ],
         math="where the longest run of equal elements ends",
     )
 )

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from tapegrad.kernels.reduce_loops import make_reduction
 from tapegrad.kernels.reduce_plan import output_strides
 from tapegrad.kernels.reduce_sum import deviation_parts, mean_parts
+from tapegrad.native.dtypes import FLOAT32
 from tapegrad.native.pointers import stack_words
 from tapegrad.ops.calls import call, expect_tensor, function, functions, normal_dim, shape_of
 from tapegrad.ops.reduction_rules import KEEPDIM, MASK, PARAMETER, mask_of, reduced_infer
@@ -15,7 +18,6 @@ from tapegrad.ops.reductions import Dims, mean
 from tapegrad.ops.registry import FLOATS, OF_ENTRY, Op, declare, registry
 from tapegrad.runtime.handle import Tensor
 from tapegrad.runtime.layout import (
-    FLOAT32,
     FROM_ATTRIBUTE,
     GENERAL,
     attribute,
@@ -63,6 +65,13 @@ _VAR = declare(
         kernel=_variance_kernel,
         dtypes=FLOATS,
         vjp=_variance_rule,
+        reference=lambda x, dim=None, keepdim=False, correction=1: np.var(x, dim, ddof=correction, keepdims=keepdim),
+        samples=lambda make: [
+            ((make(2, 3, 4),), {"dim": 1}),
+            ((make(3, 4),),),
+            ((make(2, 3, 4),), {"dim": (0, 2), "keepdim": True, "correction": 0}),
+            ((make(37),), {"dim": -1, "correction": 3}),
+        ],
         math="sum((x - mean(x))**2) / (n - correction); the second result is scratch",
     )
 )

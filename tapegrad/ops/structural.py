@@ -8,12 +8,11 @@ from tapegrad.kernels.loops import like, make_loop
 from tapegrad.kernels.reduce_loops import make_reduction
 from tapegrad.kernels.reduce_plan import broadcast_strides
 from tapegrad.kernels.reduce_sum import sum_parts
-from tapegrad.native.dtypes import POINTERS
+from tapegrad.native.dtypes import BOOL, POINTERS
 from tapegrad.native.pointers import stack_words
 from tapegrad.ops.elementwise import elementwise
 from tapegrad.ops.registry import OF_ENTRY, Op, declare
 from tapegrad.runtime.layout import (
-    BOOL,
     FROM_ATTRIBUTE,
     GENERAL,
     IS_VIEW,

@@ -43,8 +43,8 @@ END = (1 << 63) - 1  # the end of a slice that has none
 
 
 def _view(name: str, infer: Callable[..., int], vjp: Callable[..., Any], math: str, **more: Any) -> Op:
-    more = {"inputs": ("input",), "public": False} | more
-    return declare(Op(name=name, kind=VIEW, infer=infer, vjp=vjp, math=math, **more))
+    options: dict[str, Any] = {"inputs": ("input",), "public": False} | more
+    return declare(Op(name=name, kind=VIEW, infer=infer, vjp=vjp, math=math, **options))
 
 
 # ---- views that keep every element ----

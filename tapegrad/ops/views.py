@@ -89,7 +89,7 @@ def view(self: Tensor, *shape: Any) -> Tensor:
     """Return the elements in another shape, in the same memory; RuntimeError where strides do not allow it."""
     if len(shape) == 1 and isinstance(shape[0], DType):
         if shape[0].code == machine.dtype_of(self._handle):
-            return self[...]  # type: ignore[index, no-any-return]
+            return self[...]
         raise RuntimeError("view: tapegrad does not reinterpret memory as another dtype; use .to(dtype) to convert")
     lengths = sizes(shape, "view")
     handle = _emit(VIEW_OP.code, 1, self._handle, *lengths)

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from tapegrad.native.dtypes import BOOL, FLOAT32, UINT8
 from tapegrad.ops.calls import call, expect_tensor, function, functions, shape_of, tensor_method
 from tapegrad.ops.registry import registry
 from tapegrad.ops.views import expand
 from tapegrad.runtime.dtype import DTYPES
 from tapegrad.runtime.errors import raise_status
 from tapegrad.runtime.handle import Tensor
-from tapegrad.runtime.layout import BOOL, FLOAT32, REQUIRES_GRAD, SHAPE_MISMATCH, UINT8, VIEW_IMPOSSIBLE
+from tapegrad.runtime.layout import REQUIRES_GRAD, SHAPE_MISMATCH, VIEW_IMPOSSIBLE
 from tapegrad.runtime.machine import machine
 
 _COPY, _CAST = registry["copy"], registry["cast"]

@@ -61,7 +61,7 @@ class Optimizer:
         for param in params:
             if not isinstance(param, Tensor):
                 raise TypeError(f"optimizer can only optimize Tensors, but one of the params is {type(param).__name__}")
-            if not (param.is_leaf or param.retains_grad):  # type: ignore[attr-defined]
+            if not (param.is_leaf or param.retains_grad):
                 raise ValueError("can't optimize a non-leaf Tensor")
         known = {id(param) for group in self.param_groups for param in group["params"]}
         if known & {id(param) for param in params}:
@@ -142,7 +142,7 @@ def _copy_for(param: Tensor, name: str, value: Any) -> Any:
         return tensor(float(value), dtype=float32)
     if not isinstance(value, Tensor):
         return copy.deepcopy(value)
-    return value.detach().to(param.dtype, copy=True)  # type: ignore[attr-defined]
+    return value.detach().to(param.dtype, copy=True)
 
 
 def new_step() -> Tensor:

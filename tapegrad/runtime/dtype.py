@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tapegrad.native.dtypes import DTYPE_NAMES, NUMPY_DTYPES
-from tapegrad.runtime.layout import FLOAT32, FLOAT64
+from tapegrad.native.dtypes import DTYPE_NAMES, FLOAT32, FLOAT64, NUMPY_DTYPES
 from tapegrad.runtime.machine import machine
 
 
-class dtype:  # noqa: N801 (torch's name)
+class dtype:
     """A tensor's type of element.
 
     Attributes:

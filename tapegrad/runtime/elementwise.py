@@ -17,9 +17,9 @@ from tapegrad.runtime.layout import (
     SHAPE_MISMATCH,
     data_address,
     item_bytes,
+    shape_in,
     slot_of,
     state_of,
-    shape_in,
     strides_in,
 )
 

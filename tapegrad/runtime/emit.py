@@ -9,15 +9,14 @@ entry was kept, else ``target`` itself.
 from numba import types
 
 from tapegrad.native.cache import jit
+from tapegrad.native.dtypes import BOOL, DTYPE_COUNT, INT64
 from tapegrad.native.pointers import call1, call2, call4, int64_at, stack_words
 from tapegrad.runtime.elementwise import infer_broadcast, run_elementwise, same_shape
 from tapegrad.runtime.layout import (
-    BOOL,
     CAST,
     CLONE,
     CONTIGUOUS,
     CUSTOM_VIEW,
-    DTYPE_COUNT,
     DTYPE_UNSUPPORTED,
     ELEMENTWISE,
     FLOATING,
@@ -28,13 +27,12 @@ from tapegrad.runtime.layout import (
     INFERENCE,
     INFERENCE_IN_PLACE,
     INFERENCE_SAVED,
-    INT64,
     IS_VIEW,
     KERNEL_MISSING,
     LEAF_IN_PLACE,
     LEAF_VIEW_IN_PLACE,
-    NO_GRAD_VIEW,
     MAX_OUTPUTS,
+    NO_GRAD_VIEW,
     OUT_OF_BOUNDS,
     OVERLAPPING_WRITE,
     PARTIAL_OVERLAP,
@@ -57,10 +55,10 @@ from tapegrad.runtime.layout import (
     is_float,
     item_bytes,
     op_row,
+    shape_in,
     slot_of,
     state_of,
     storage_row,
-    shape_in,
     strides_in,
 )
 from tapegrad.runtime.memory import (

@@ -1,12 +1,13 @@
 """What Python calls: the entry points of the tape machine, each a compiled function with Python objects as arguments.
 
-Operands come as ints (handles), as 1-tuples of a Python number (which becomes a constant of the op) or as None (absent);
-attributes as ints or floats. Results are handles, or negative statuses that errors.py turns into exceptions.
+Operands come as ints (handles), as 1-tuples of a Python number (which becomes a constant of the op) or as None
+(absent); attributes as ints or floats. Results are handles, or negative statuses that errors.py turns into exceptions.
 """
 
 from numba import types
 
 from tapegrad.native.cache import jit
+from tapegrad.native.dtypes import BOOL, FLOAT32, FLOAT64, INT32, INT64
 from tapegrad.native.fastcall import (
     as_float64,
     as_int64,
@@ -24,35 +25,30 @@ from tapegrad.native.fastcall import (
 from tapegrad.native.pointers import call4, float64_at, float64_bits, int64_at, pointer_to, stack_words
 from tapegrad.runtime.layout import (
     BAD_ARGUMENT,
-    BOOL,
     CALL_SITE,
     CONTIGUOUS,
-    FLOAT32,
-    FLOAT64,
     FRAME_ATTRIBUTE_COUNT,
     FRAME_INPUT_COUNT,
     FRAME_INPUTS,
-    INT32,
-    INT64,
     MAX_NDIM,
     MAX_OUTPUTS,
     RECORD_SITES,
     TEMPORARY,
-    UINT8,
     WRAPPED,
     data_address,
     handle_row,
     item_bytes,
+    shape_in,
     slot_of,
     state_of,
     storage_row,
-    shape_in,
     strides_in,
 )
 from tapegrad.runtime.memory import (
     class_bytes,
     drain,
     foreign_storage,
+    give_block,
     mark_layout,
     new_handle,
     new_slot,
@@ -65,7 +61,6 @@ from tapegrad.runtime.memory import (
     size_class,
     slot_of_handle,
     take_block,
-    give_block,
     trim,
 )
 from tapegrad.runtime.rebase import rebase as rebase_family

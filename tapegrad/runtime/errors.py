@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from tapegrad.native.dtypes import DTYPE_NAMES
 from tapegrad.runtime import layout
-from tapegrad.runtime.layout import MAX_NDIM, SLOT
+from tapegrad.runtime.layout import MAX_NDIM
 from tapegrad.runtime.machine import machine
 
 

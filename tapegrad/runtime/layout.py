@@ -16,7 +16,7 @@ holds the rows of all its operands, but the memory only of those whose values it
 import numpy as np
 
 from tapegrad.native.cache import jit
-from tapegrad.native.dtypes import BOOL, DTYPE_COUNT, FLOAT32, FLOAT64, INT32, INT64, NUMPY_DTYPES, UINT8
+from tapegrad.native.dtypes import FLOAT32
 from tapegrad.native.pointers import int64_at, row_of, words_in
 
 MAX_NDIM = 8
@@ -86,7 +86,8 @@ STATE = np.dtype(
             "words words_capacity words_top "
             "ops kernels constants addresses "
             "emit_function release_function sweep_function resolve_callback python_callback drop_callback "
-            "grad_enabled inference_enabled default_dtype thread thread_modes thread_count anomaly site visiting_op visiting_site "
+            "grad_enabled inference_enabled default_dtype thread thread_modes thread_count anomaly site visiting_op "
+            "visiting_site "
             "arena arena_end bytes_live bytes_cached bytes_peak "
             "release_head draining sweeps sweep_id sweeping pending leaf_head selective "
             "sequence_next family_next serial_next workspace check_bounds "
@@ -201,8 +202,8 @@ FRAME_OUTPUTS, FRAME_INPUT_COUNT, FRAME_ATTRIBUTE_COUNT, FRAME_INPUTS = 0, 3, 4,
 state_row, handle_row, storage_row = row_of(STATE), row_of(HANDLE), row_of(STORAGE)
 slot_row, entry_row, op_row, rule_row = row_of(SLOT), row_of(ENTRY), row_of(OP), row_of(RULE_ROW)
 
-literal_in = words_in(RULE_ROW, "literal")
-shape_in, strides_in, free_blocks = words_in(SLOT, "shape"), words_in(SLOT, "strides"), words_in(STATE, "free_blocks")
+literal_in, free_blocks = words_in("literal"), words_in("free_blocks")
+shape_in, strides_in = words_in("shape"), words_in("strides")
 
 
 @jit
@@ -256,7 +257,7 @@ def output_slot(frame, k):
 
 @jit
 def result_place(words, k):
-    """Return which word of an entry names its result ``k``: a Python entry has those beyond the third behind its owner."""
+    """Return which word of an entry names its result ``k``: a Python entry has the fourth and on behind its owner."""
     return k if k < MAX_OUTPUTS else FRAME_INPUTS + words[FRAME_INPUT_COUNT] + 1 + k - MAX_OUTPUTS
 
 

@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tapegrad.native.dtypes import DTYPE_COUNT, FLOAT32
 from tapegrad.native.fastcall import fast_function
 from tapegrad.runtime.core import CORE, compile_one, start_helper
 from tapegrad.runtime.layout import (
-    DTYPE_COUNT,
     ENTRY,
-    FLOAT32,
     HANDLE,
     OP,
     PYTHON_ERROR,
@@ -139,7 +138,7 @@ class Machine:
         dtype = {"handles": HANDLE, "slots": SLOT, "storages": STORAGE, "entries": ENTRY, "words": np.dtype("i8")}[name]
         top = int(self.state[f"{name}_top"])
         buffer = (ctypes.c_char * (top * dtype.itemsize)).from_address(int(self.state[name]))
-        return np.frombuffer(buffer, dtype)
+        return np.frombuffer(memoryview(buffer), dtype)
 
 
 def _no_resolver(a: int, b: int, c: int) -> int:
@@ -147,7 +146,7 @@ def _no_resolver(a: int, b: int, c: int) -> int:
 
 
 def _reserve_addresses(size: int, committed: int) -> int:
-    """Reserve a range of addresses without memory behind it; make its beginning usable. The machine grows it in place."""
+    """Reserve a range of addresses without memory behind it; make its beginning usable: it grows in place."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
     libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)

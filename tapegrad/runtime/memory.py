@@ -1,8 +1,8 @@
 """Memory of the tape machine: blocks, storages, slots, handles and entries, their references and their release.
 
-Blocks come in size classes (multiples of 64 bytes to 1 KiB, then four to a doubling) and go back to a free list of their
-class, so a training loop soon allocates nothing. Releasing works off a list, never by recursion: a chain of a million
-ops is freed without a deep stack, and code that runs meanwhile (an owner's destructor) only adds to the list.
+Blocks come in size classes (multiples of 64 bytes to 1 KiB, then four to a doubling) and go back to a free list of
+their class, so a training loop soon allocates nothing. Releasing works off a list, never by recursion: a chain of a
+million ops is freed without a deep stack, and code that runs meanwhile (an owner's destructor) only adds to the list.
 """
 
 import sys
@@ -23,21 +23,21 @@ from tapegrad.runtime.layout import (
     PYTHON,
     ROW_LIMIT,
     SELF_SAVED,
+    SIZE_CLASSES,
     SLOT_BYTES,
     STORAGE_BYTES,
     WORD_LIMIT,
     entry_row,
+    free_blocks,
     handle_row,
     op_row,
     result_place,
+    shape_in,
     slot_of,
     slot_row,
     state_of,
     storage_row,
-    shape_in,
     strides_in,
-    free_blocks,
-    SIZE_CLASSES,
 )
 from tapegrad.runtime.threads import drop_owner
 

@@ -7,23 +7,9 @@ the result only if its category (bool < integer < float) is higher.
 from numba import types
 
 from tapegrad.native.cache import jit
-from tapegrad.native.pointers import float64_at, int64_at
-from tapegrad.runtime.layout import (
-    BOOL,
-    FLOAT32,
-    FLOAT64,
-    FRAME_INPUT_COUNT,
-    FRAME_INPUTS,
-    INT32,
-    INT64,
-    UINT8,
-    WRAPPED,
-    data_address,
-    is_float,
-    slot_of,
-    state_of,
-)
-from tapegrad.native.pointers import pointer_to
+from tapegrad.native.dtypes import BOOL, FLOAT32, FLOAT64, INT32, INT64, UINT8
+from tapegrad.native.pointers import float64_at, int64_at, pointer_to
+from tapegrad.runtime.layout import FRAME_INPUT_COUNT, FRAME_INPUTS, WRAPPED, data_address, is_float, slot_of, state_of
 
 float32_at, int32_at, uint8_at = pointer_to("f4"), pointer_to("i4"), pointer_to("u1")
 

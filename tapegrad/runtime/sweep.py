@@ -9,6 +9,7 @@ when none is left. A slot that waits holds a reference to its own row, so nothin
 from numba import types
 
 from tapegrad.native.cache import jit
+from tapegrad.native.dtypes import FLOAT64
 from tapegrad.native.pointers import call2, call4, int64_at, stack_words
 from tapegrad.runtime.elementwise import run_elementwise, same_shape
 from tapegrad.runtime.emit import emit_one, kernel_of
@@ -26,7 +27,6 @@ from tapegrad.runtime.layout import (
     CLONE,
     CONTIGUOUS,
     DEAD,
-    FLOAT64,
     FRAME_ATTRIBUTE_COUNT,
     FRAME_INPUT_COUNT,
     FRAME_INPUTS,

@@ -65,7 +65,7 @@ def from_numpy(array: npt.NDArray[Any]) -> Tensor:
     """Return a tensor over the memory of a NumPy array: a write to one is seen in the other.
 
     Args:
-        array: of any shape and a dtype that tapegrad has, with strides that are whole numbers of elements, not negative.
+        array: of any shape and a dtype that tapegrad has, with strides of whole elements, not negative.
 
     Raises:
         TypeError: not an array, or a dtype without a counterpart.

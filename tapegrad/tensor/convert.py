@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tapegrad.native.dtypes import BOOL, FLOAT32
 from tapegrad.ops.calls import call, function, functions, tensor_method
 from tapegrad.ops.registry import registry
 from tapegrad.runtime.dtype import DTYPES, bool_, dtype_of, float32, float64, int32, int64, uint8
 from tapegrad.runtime.dtype import dtype as DType
 from tapegrad.runtime.handle import Tensor, wrap
-from tapegrad.runtime.layout import BOOL, FLOAT32, REQUIRES_GRAD
+from tapegrad.runtime.layout import REQUIRES_GRAD
 from tapegrad.runtime.machine import machine
 from tapegrad.tensor.construct import check_device
 
@@ -237,7 +238,7 @@ def cpu(self: Tensor) -> Tensor:
 @function(method=False)
 def result_type(tensor1: Any, tensor2: Any) -> DType:
     """Return the dtype in which an operation of the two tensors or numbers computes."""
-    return call(registry["add"], _one(tensor1), _one(tensor2)).dtype  # type: ignore[no-any-return]
+    return call(registry["add"], _one(tensor1), _one(tensor2)).dtype
 
 
 def _one(value: Any) -> Any:

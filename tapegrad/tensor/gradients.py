@@ -20,7 +20,7 @@ def clear_gradients(params: Iterable[Tensor], set_to_none: bool) -> None:
     """Take the gradients away from parameters, or set them to zero outside of any graph."""
     for param, _ in with_gradients(params):
         if set_to_none:
-            param.grad = None  # type: ignore[attr-defined]
+            param.grad = None
         else:
-            param.grad = param.grad.detach()  # type: ignore[attr-defined]
-            param.grad.zero_()  # type: ignore[attr-defined]
+            param.grad = param.grad.detach()
+            param.grad.zero_()

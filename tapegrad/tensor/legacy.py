@@ -28,8 +28,8 @@ def _construct(args: tuple[Any, ...], dtype: DType) -> Tensor:
         raise TypeError(f"new(): expected lengths, or one sequence of data, got {len(args)} arguments")
     (data,) = args
     if isinstance(data, Tensor):
-        if data.dtype is not dtype:  # type: ignore[attr-defined]
-            raise TypeError(f"new(): expected a tensor of dtype {dtype}, got {data.dtype}")  # type: ignore[attr-defined]
+        if data.dtype is not dtype:
+            raise TypeError(f"new(): expected a tensor of dtype {dtype}, got {data.dtype}")
         return wrap(machine.detach_slot(data._handle, 0))
     if type(data).__name__ == "Size":
         return empty(tuple(data), dtype)
@@ -52,7 +52,7 @@ class TensorType:
         return _construct(args, self.dtype)
 
     def __instancecheck__(self, value: Any) -> bool:
-        return isinstance(value, Tensor) and value.dtype is self.dtype  # type: ignore[attr-defined]
+        return isinstance(value, Tensor) and value.dtype is self.dtype
 
     def __repr__(self) -> str:
         return f"<class 'tapegrad.{self.__name__}'>"

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tapegrad.native.dtypes import BOOL, INT64
 from tapegrad.runtime.dtype import DTYPES, get_default_dtype
 from tapegrad.runtime.handle import Tensor
-from tapegrad.runtime.layout import BOOL, INT64, REQUIRES_GRAD
+from tapegrad.runtime.layout import REQUIRES_GRAD
 from tapegrad.runtime.machine import machine
 from tapegrad.tensor.convert import array_of
 
@@ -164,5 +165,5 @@ def describe(tensor: Tensor, prefix: str = "tensor(") -> str:
     return (",\n" + " " * len(prefix)).join([parts[0], ", ".join(parts[1:])]) + ")"
 
 
-Tensor.__repr__ = lambda self: describe(self)  # type: ignore[method-assign]
+Tensor.__repr__ = lambda self: describe(self)  # type: ignore[method-assign, arg-type]
 Tensor.__str__ = Tensor.__repr__  # type: ignore[method-assign]

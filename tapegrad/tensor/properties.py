@@ -60,16 +60,16 @@ class device:  # noqa: N801 (torch's name)
 
 _CPU = device()
 _NOT_A_LEAF = (
-    "The .grad attribute of a Tensor that is not a leaf Tensor is being accessed. Its .grad attribute won't be populated "
-    "during autograd.backward(). If you indeed want the .grad field to be populated for a non-leaf Tensor, use "
-    ".retain_grad() on the non-leaf Tensor. If you access the non-leaf Tensor by mistake, make sure you access the leaf "
-    "Tensor instead."
+    "The .grad attribute of a Tensor that is not a leaf Tensor is being accessed. Its .grad attribute won't be "
+    "populated during autograd.backward(). If you indeed want the .grad field to be populated for a non-leaf Tensor, "
+    "use .retain_grad() on the non-leaf Tensor. If you access the non-leaf Tensor by mistake, make sure you access the "
+    "leaf Tensor instead."
 )
 
 
 def field(tensor: Tensor, name: str) -> int:
     """Return one of the machine's numbers about a tensor; their names are entry_points.FIELDS."""
-    return machine.fields_of(tensor._handle)[_FIELD[name]]  # type: ignore[no-any-return]
+    return machine.fields_of(tensor._handle)[_FIELD[name]]
 
 
 def _shape(self: Tensor) -> Size:
@@ -131,7 +131,7 @@ def _is_leaf(self: Tensor) -> bool:
 def _grad(self: Tensor) -> Tensor | None:
     handle = machine.grad_of(self._handle)
     if handle < 0:
-        if not self.is_leaf and not self.retains_grad:  # type: ignore[attr-defined]
+        if not self.is_leaf and not self.retains_grad:
             warnings.warn(_NOT_A_LEAF, UserWarning, stacklevel=2)
         return None
     cached: Tensor | None = getattr(self, "_grad", None)

@@ -93,7 +93,7 @@ class Tape:
         return dot_of(self[first:last])
 
     def to_svg(self, path: str | None = None, first: int = 0, last: int | None = None) -> str:
-        """Return the entries from ``first`` to ``last`` as an SVG drawing, and write it to ``path`` if that is given."""
+        """Return the entries from ``first`` to ``last`` as an SVG drawing; write it to ``path`` if given."""
         drawing = svg_of(self[first:last])
         if path is not None:
             with open(path, "w", encoding="utf-8") as file:
