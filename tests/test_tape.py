@@ -54,3 +54,11 @@ def test_drawings(tmp_path: Path) -> None:
     svg = tg.tape.to_svg(str(tmp_path / "tape.svg"), len(tg.tape) - 2)
     root = ElementTree.fromstring((tmp_path / "tape.svg").read_text())
     assert root.tag.endswith("svg") and svg.count("<rect") == 3
+
+
+def test_lines_are_recorded_on_demand() -> None:
+    with tg.tape.record_lines():
+        _x, y = graph()
+    z = y + 1
+    lines = str(tg.tape).splitlines()
+    assert "test_tape.py:" in lines[-2] and "test_tape.py:" not in lines[-1] and z.requires_grad

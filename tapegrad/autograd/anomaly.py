@@ -107,6 +107,30 @@ def site_text(site: int) -> str:
     return f'  File "{file}", line {line}, in {function}\n' + (f"    {source}\n" if source else "")
 
 
+def site_line(site: int) -> str:
+    """Return where a site is as ``file.py:12``; an empty string for entries made while no lines were recorded."""
+    if site <= 0 or site >= len(_sites):
+        return ""
+    file, line, _ = _sites[site]
+    return f"{Path(file).name}:{line}"
+
+
+class record_lines:  # noqa: N801 (used as a function)
+    """Have each entry note the line of the program that it comes from, from here on or inside of a ``with`` block."""
+
+    def __init__(self, mode: bool = True) -> None:
+        self._before = int(machine.state["anomaly"])
+        machine.state["anomaly"] = self._before | RECORD_SITES if mode else self._before & ~RECORD_SITES
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        machine.state["anomaly"] = self._before
+
+
 def check_gradient(name: str, operand: int, gradient: Tensor) -> None:
     """Raise RuntimeError where anomaly detection looks for nan and the gradient of an operand has one."""
     if machine.state["anomaly"] & CHECK_NAN and np.isnan(functions["_array_of"](gradient)).any():

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tapegrad.autograd.anomaly import record_lines, site_line
 from tapegrad.native.dtypes import DTYPE_NAMES
 from tapegrad.ops.registry import op_of_code
 from tapegrad.runtime.layout import (
@@ -88,6 +89,10 @@ class Tape:
     def __repr__(self) -> str:
         return f"<tape of {len(self)} entries>"
 
+    def record_lines(self, mode: bool = True) -> record_lines:
+        """Have each entry note its line of the program, which printing then shows; also as a ``with`` block."""
+        return record_lines(mode)
+
     def to_dot(self, first: int = 0, last: int | None = None) -> str:
         """Return the entries from ``first`` to ``last`` as a graph in Graphviz's language."""
         return dot_of(self[first:last])
@@ -128,12 +133,14 @@ def _typed(slot: int) -> str:
 
 
 def line_of(row: Any) -> str:
-    """Return an entry as a line: results, op, operands with their shapes, dtype."""
+    """Return an entry as a line: results, op, operands with their shapes, dtype, and the program's line if recorded."""
     outputs = ", ".join(f"%{slot}" for slot in row["outputs"] if slot >= 0)
     inputs = ", ".join(_typed(int(slot)) for slot in row["inputs"] if slot >= 0)
     more = ", ..." if row["input_count"] > MAX_INPUTS else ""
     shape = [int(length) for length in row["shape"][: row["ndim"]]]
-    return f"{row['sequence']:6d}  {outputs} = {row['op']}({inputs}{more}) -> {row['dtype']} {shape}"
+    text = f"{row['sequence']:6d}  {outputs} = {row['op']}({inputs}{more}) -> {row['dtype']} {shape}"
+    line = site_line(int(row["site"]))
+    return f"{text}  {line}" if line else text
 
 
 tape = Tape()
