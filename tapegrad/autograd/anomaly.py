@@ -33,6 +33,13 @@ def is_anomaly_check_nan_enabled() -> bool:
     return bool(machine.state["anomaly"] & CHECK_NAN)
 
 
+def _set(bits: int) -> None:
+    """Turn the machine's two switches on or off; entries made while no lines are recorded have none."""
+    machine.state["anomaly"] = bits
+    if not bits & RECORD_SITES:
+        machine.state["site"] = 0
+
+
 class set_detect_anomaly:  # noqa: N801 (torch's name)
     """Turn anomaly detection on or off, from here on or as a context manager.
 
@@ -46,7 +53,7 @@ class set_detect_anomaly:  # noqa: N801 (torch's name)
 
     def __init__(self, mode: bool, check_nan: bool = True) -> None:
         self._before = int(machine.state["anomaly"])
-        machine.state["anomaly"] = (RECORD_SITES | CHECK_NAN * bool(check_nan)) if mode else 0
+        _set((RECORD_SITES | CHECK_NAN * bool(check_nan)) if mode else 0)
 
     def __enter__(self) -> Self:
         return self
@@ -54,7 +61,7 @@ class set_detect_anomaly:  # noqa: N801 (torch's name)
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        machine.state["anomaly"] = self._before
+        _set(self._before)
 
 
 class detect_anomaly(set_detect_anomaly):  # noqa: N801 (torch's name)
@@ -79,7 +86,7 @@ class detect_anomaly(set_detect_anomaly):  # noqa: N801 (torch's name)
         self._before = int(machine.state["anomaly"])
 
     def __enter__(self) -> Self:
-        machine.state["anomaly"] = RECORD_SITES | CHECK_NAN * bool(self._wanted)
+        _set(RECORD_SITES | CHECK_NAN * bool(self._wanted))
         return self
 
 
@@ -120,7 +127,7 @@ class record_lines:  # noqa: N801 (used as a function)
 
     def __init__(self, mode: bool = True) -> None:
         self._before = int(machine.state["anomaly"])
-        machine.state["anomaly"] = self._before | RECORD_SITES if mode else self._before & ~RECORD_SITES
+        _set(self._before | RECORD_SITES if mode else self._before & ~RECORD_SITES)
 
     def __enter__(self) -> Self:
         return self
@@ -128,7 +135,7 @@ class record_lines:  # noqa: N801 (used as a function)
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        machine.state["anomaly"] = self._before
+        _set(self._before)
 
 
 def check_gradient(name: str, operand: int, gradient: Tensor) -> None:
