@@ -20,13 +20,13 @@ for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 os.environ.pop("OPENBLAS_CORETYPE", None)
 
-import numpy as np  # noqa: E402  after the number of threads is set
-from peak import CHAINS, address_call, fma_loop, fma_peak  # noqa: E402
+import numpy as np
+from peak import CHAINS, address_call, fma_loop, fma_peak
 
-from tapegrad.kernels.gemm import WORKSPACE_BYTES, make_gemm  # noqa: E402
-from tapegrad.kernels.gemm_micro import host_tile  # noqa: E402
-from tapegrad.native.cache import compile_function  # noqa: E402
-from tapegrad.native.pointers import call1  # noqa: E402
+from tapegrad.kernels.gemm import WORKSPACE_BYTES, make_gemm
+from tapegrad.kernels.gemm_micro import host_tile
+from tapegrad.native.cache import compile_function
+from tapegrad.native.pointers import call1
 
 try:
     import torch

@@ -106,7 +106,7 @@ class FunctionCtx:
         if version != saved.version:
             raise RuntimeError(
                 "one of the variables needed for gradient computation has been modified by an inplace operation: a "
-                f"tensor {list(shape_of(tensor))} ({tensor.dtype}), which {self.name()} needs for its gradient, is at "  # type: ignore[attr-defined]
+                f"tensor {list(shape_of(tensor))} ({tensor.dtype}), which {self.name()} needs for its gradient, is at "
                 f"version {version}; expected version {saved.version} instead. Write out of place (x = x + 1), or "
                 "clone() the tensor first."
             )

@@ -49,7 +49,7 @@ class CustomCall:
     def _as_output(self, output: Any) -> Any:
         """Return an output; an argument that is returned as it is becomes a view of itself."""
         if isinstance(output, Tensor) and _position(output, self.operands) >= 0 and not self._is_dirty(output):
-            return output.view_as(output)  # type: ignore[attr-defined]
+            return output.view_as(output)
         return output
 
     def finish(self, record: bool) -> None:
@@ -64,7 +64,7 @@ class CustomCall:
 
     def _check_dirty(self) -> None:
         for tensor in self.written:
-            if _requires_grad(tensor) and tensor.is_leaf:  # type: ignore[attr-defined]
+            if _requires_grad(tensor) and tensor.is_leaf:
                 raise RuntimeError("a leaf Variable that requires grad has been used in an in-place operation.")
 
     def _differentiable(self) -> list[int]:

@@ -30,7 +30,7 @@ def requires_grad(value: Any) -> bool:
 
 def memory_of(tensor: Tensor) -> npt.NDArray[Any]:
     """Return a NumPy array over a tensor's memory."""
-    return functions["_array_of"](tensor)  # type: ignore[no-any-return]
+    return functions["_array_of"](tensor)
 
 
 def differentiable(outputs: Any) -> list[Tensor]:
@@ -71,7 +71,7 @@ def analytical_of(output: Tensor, x: Tensor) -> Array:
     for k in range(count):
         unit = np.zeros(count)
         unit[k] = 1
-        cotangent = functions["_from_array"](unit.reshape(shape)).to(output.dtype)  # type: ignore[attr-defined]
+        cotangent = functions["_from_array"](unit.reshape(shape)).to(output.dtype)
         (gradient,) = grad(output, x, cotangent, retain_graph=True, allow_unused=True)
         if gradient is not None:
             _check_gradient(gradient, x)

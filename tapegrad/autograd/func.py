@@ -161,12 +161,12 @@ def _push(level: Level, output: Tensor, by: list[Tensor], along: list[Tensor]) -
     """Return the directional derivative of one output."""
     dummy, products = _linear(level, output, by)
     known = [(g, t) for g, t in zip(products, along, strict=True) if machine.flags_of(g._handle) & REQUIRES_GRAD]
-    return _pull(known, [dummy], level.records)[0]  # type: ignore[no-any-return]
+    return _pull(known, [dummy], level.records)[0]
 
 
 def _linear(level: Level, output: Tensor, by: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """Return a cotangent of the output and the vector-Jacobian products, recorded as functions of it."""
-    dummy = level.enter(functions["zeros_like"](output.detach()))  # type: ignore[attr-defined]
+    dummy = level.enter(functions["zeros_like"](output.detach()))
     if not machine.flags_of(output._handle) & REQUIRES_GRAD:
         return dummy, [functions["zeros_like"](tensor) for tensor in by]
     return dummy, _pull([(output, dummy)], by, True)
@@ -219,12 +219,12 @@ def _jacobian(
 
 
 def _stack(rows: Any, shape: tuple[int, ...]) -> Tensor:
-    return functions["stack"](list(rows)).reshape((*shape, *shape_of(rows[0])))  # type: ignore[no-any-return]
+    return functions["stack"](list(rows)).reshape((*shape, *shape_of(rows[0])))
 
 
 def _stack_last(columns: list[Tensor], output: Tensor, by: Tensor) -> Tensor:
     stacked = functions["stack"](columns, len(shape_of(output)))
-    return stacked.reshape((*shape_of(output), *shape_of(by)))  # type: ignore[no-any-return]
+    return stacked.reshape((*shape_of(output), *shape_of(by)))
 
 
 def hessian(func: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:

@@ -150,7 +150,7 @@ class _Twice(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        return functions["clone"](x)  # type: ignore[no-any-return]
+        return functions["clone"](x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
@@ -160,5 +160,5 @@ class _Twice(Function):
 def _not_again(output: Any) -> Any:
     if not isinstance(output, Tensor) or machine.dtype_of(output._handle) < FLOAT32:
         return output
-    detached: Any = output.detach()  # type: ignore[attr-defined]
+    detached: Any = output.detach()
     return _Twice.apply(detached.requires_grad_())

@@ -60,7 +60,7 @@ def jvp(
         vectors = vector(v, given, "jvp", "the input to the user-provided function is")
         entered = enter(given, create_graph)
         out_is_tuple, outputs = run(func, entered, "outputs of the user-provided function", "jvp", strict)
-        dummies = tuple(functions["zeros_like"](y.detach()).requires_grad_() for y in outputs)  # type: ignore[attr-defined]
+        dummies = tuple(functions["zeros_like"](y.detach()).requires_grad_() for y in outputs)
         message = (
             "The jvp of the user-provided function is independent of input {}. This is not allowed in strict mode."
         )
@@ -115,7 +115,7 @@ def _block(number: int, output: Tensor, inputs: Tensors, create_graph: bool, str
     ]
     shape = shape_of(output)
     if not rows:
-        return tuple(functions["zeros"]((*shape, *shape_of(x)), dtype=x.dtype) for x in inputs)  # type: ignore[attr-defined]
+        return tuple(functions["zeros"]((*shape, *shape_of(x)), dtype=x.dtype) for x in inputs)
     return tuple(
         functions["stack"](list(column)).reshape((*shape, *shape_of(x)))
         for x, column in zip(inputs, zip(*rows, strict=True), strict=True)
@@ -170,7 +170,7 @@ def _hessian_product(
         output = single_output(func, name)(*entered)
         run(lambda *_: output, entered, "outputs of the user-provided function", name, strict)
         first, second = (_INDEPENDENT.format(what, "{}") for what in ("jacobian", "hessian"))
-        ones = functions["ones_like"](output.detach())  # type: ignore[attr-defined]
+        ones = functions["ones_like"](output.detach())
         slopes = fill(gradients([output], entered, [ones], True), entered, strict, first)
         product = fill(gradients(slopes, entered, vectors, create_graph), entered, strict, second)
     return leave(output, create_graph), leave(plain(product, is_tuple), create_graph)

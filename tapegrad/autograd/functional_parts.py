@@ -41,8 +41,8 @@ def requires_grad(tensor: Tensor) -> bool:
 def enter(inputs: Tensors, create_graph: bool) -> Tensors:
     """Return the inputs as the function gets them: views of themselves where a graph around is to reach them."""
     if create_graph:
-        return tuple(x.view_as(x) if requires_grad(x) else x.detach().requires_grad_() for x in inputs)  # type: ignore[attr-defined]
-    return tuple(x.detach().requires_grad_() for x in inputs)  # type: ignore[attr-defined]
+        return tuple(x.view_as(x) if requires_grad(x) else x.detach().requires_grad_() for x in inputs)
+    return tuple(x.detach().requires_grad_() for x in inputs)
 
 
 def leave(value: Any, create_graph: bool) -> Any:
@@ -81,7 +81,7 @@ def fill(found: Sequence[Any], inputs: Tensors, strict: bool, message: str) -> T
         if strict and gradient is None:
             raise RuntimeError(message.format(k))
     return tuple(
-        functions["zeros_like"](x.detach()) if gradient is None else gradient  # type: ignore[attr-defined]
+        functions["zeros_like"](x.detach()) if gradient is None else gradient
         for x, gradient in zip(inputs, found, strict=True)
     )
 
@@ -91,7 +91,7 @@ def vector(v: Any, like: Tensors, name: str, whose: str) -> Tensors:
     if v is None:
         if len(like) != 1 or any(length != 1 for length in shape_of(like[0])):
             raise RuntimeError(f"The vector v can only be None if {whose} a single Tensor with a single element.")
-        return (functions["ones_like"](like[0].detach()),)  # type: ignore[attr-defined]
+        return (functions["ones_like"](like[0].detach()),)
     _, vectors = as_tuple(v, "v", name)
     if len(vectors) != len(like):
         raise RuntimeError(f"v is a tuple of invalid length: should be {len(like)} but got {len(vectors)}.")
@@ -119,6 +119,6 @@ def single_output(func: Callable[..., Any], name: str) -> Callable[..., Tensor]:
             raise RuntimeError(f"The function given to {name} should return a single Tensor")
         if any(length != 1 for length in shape_of(outputs[0])):
             raise RuntimeError(f"The Tensor returned by the function given to {name} should contain a single element")
-        return outputs[0].reshape(())  # type: ignore[attr-defined, no-any-return]
+        return outputs[0].reshape(())
 
     return checked

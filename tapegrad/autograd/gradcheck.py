@@ -94,7 +94,7 @@ def _check_zero_cotangent(func: Callable[..., Any], inputs: Sequence[Any]) -> No
     by = [x for x in inputs if requires_grad(x)]
     if not outputs:
         return
-    zeros = [functions["zeros_like"](y.detach()) for y in outputs]  # type: ignore[attr-defined]
+    zeros = [functions["zeros_like"](y.detach()) for y in outputs]
     for gradient in grad(outputs, by, zeros, retain_graph=True, allow_unused=True):
         if gradient is not None and np.any(memory_of(gradient) != 0):
             raise GradcheckError("backward not multiplied by grad_output")
@@ -106,7 +106,7 @@ def _check_missing_cotangents(func: Callable[..., Any], inputs: Sequence[Any]) -
         outputs = [y for y in differentiable(func(*inputs)) if requires_grad(y)]
     by = [x for x in inputs if requires_grad(x)]
     for k in range(len(outputs) if len(outputs) > 1 else 0):
-        ones = [functions["ones_like"](y.detach()) for y in outputs]  # type: ignore[attr-defined]
+        ones = [functions["ones_like"](y.detach()) for y in outputs]
         filled = [one if k == j else one * 0 for j, one in enumerate(ones)]
         alone = grad(outputs[k], by, ones[k], retain_graph=True, allow_unused=True)
         all_given = grad(outputs, by, filled, retain_graph=True, allow_unused=True)
@@ -237,6 +237,5 @@ def _random_cotangents(func: Callable[..., Any], inputs: Sequence[Any]) -> tuple
     with enable_grad():
         outputs = [y for y in differentiable(func(*inputs)) if requires_grad(y)]
     return tuple(
-        functions["_from_array"](random.standard_normal(shape_of(y))).to(y.dtype).requires_grad_()  # type: ignore[attr-defined]
-        for y in outputs
+        functions["_from_array"](random.standard_normal(shape_of(y))).to(y.dtype).requires_grad_() for y in outputs
     )

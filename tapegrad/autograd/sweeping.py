@@ -53,7 +53,7 @@ def _finish_cotangent(slot: int, cotangent: int) -> int:
         captured[slot] = replaced
     if replaced is gradient:
         return cotangent
-    return machine.retain_slot(replaced._handle)  # type: ignore[no-any-return]
+    return machine.retain_slot(replaced._handle)
 
 
 class _Stash:

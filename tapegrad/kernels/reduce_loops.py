@@ -90,9 +90,9 @@ def make_reduction(parts: Reduction) -> Callable[..., int]:
 
 def _make_rows(parts: Reduction) -> Callable[..., int]:
     x_pointer, y_pointer = POINTERS[parts.dtype], POINTERS[parts.result]
-    c_pointer, x_bytes = POINTERS[parts.accumulator], ITEM_BYTES[parts.dtype]
+    x_bytes = ITEM_BYTES[parts.dtype]
     row, each, merge, finish, centred = parts.row, parts.each, parts.merge, parts.finish, parts.centred
-    scalar, c_bytes = SCALARS[parts.accumulator], ITEM_BYTES[parts.accumulator]
+    scalar = SCALARS[parts.accumulator]
     identity = scalar(parts.identity)
     reads_result = centred
 

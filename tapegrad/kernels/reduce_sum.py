@@ -105,7 +105,7 @@ def mean_parts(dtype: int, result: int) -> Reduction:
 
 
 def deviation_parts(dtype: int, result: int) -> Reduction:
-    """Return the reduction to the variance around the means ``centre``; its parameter: the correction's float64 bits."""
+    """Return the reduction to the variance around the means ``centre``; parameter: the correction's float64 bits."""
     scalar = SCALARS[result]
 
     @jit

@@ -1,7 +1,7 @@
 """Running sums, products, extrema and recurrences along one dimension of a contiguous [outer, n, inner] array.
 
 One walk serves them all: a scan is a scalar step ``step(carry, a, b) -> carry`` over elements a of the first operand
-and b of the second, forwards or backwards. Where inner > 1, 512 columns go together, so that the loop over them vectorises.
+and b of the second, forwards or backwards. Where inner > 1, 512 columns go together: the loop over them vectorises.
 """
 
 from collections.abc import Callable

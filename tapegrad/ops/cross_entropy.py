@@ -1,7 +1,7 @@
 """The ops of cross entropy and negative log likelihood on class indices; all derivatives of any order are among them.
 
-Operands: logits or log probabilities [rows, classes], int64 targets [rows], weights of the classes or none. Attributes: those of
-a softmax along dimension 1, then reduction (none, mean, sum), the target to ignore, label smoothing.
+Operands: logits or log probabilities [rows, classes], int64 targets [rows], weights of the classes or none. Attributes:
+those of a softmax along dimension 1, then reduction (none, mean, sum), the target to ignore, label smoothing.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _kernel(mode: int) -> Callable[[int, int], Callable[..., int]]:
     def make(dtype: int, result_dtype: int) -> Callable[..., int]:
         run = make_cross_entropy(dtype, mode)
 
-        def kernel(st, frame):  # type: ignore[no-untyped-def]
+        def kernel(st, frame):
             at = input_count(frame) - 3  # the position of x
             x = slot_of(st, input_slot(frame, at))
             rows, n = shape_in(x)[0], shape_in(x)[1]
@@ -194,7 +194,7 @@ def _likelihood_kernel(backward: bool) -> Callable[[int, int], Callable[..., int
         pointer, scalar = POINTERS[dtype], SCALARS[dtype]
         weight_of, weight_sum = make_target_sums(dtype)
 
-        def kernel(st, frame):  # type: ignore[no-untyped-def]
+        def kernel(st, frame):
             at = input_count(frame) - 3
             row = slot_of(st, input_slot(frame, at))
             rows, n = shape_in(row)[0], shape_in(row)[1]

@@ -250,13 +250,6 @@ def argwhere(input: Tensor) -> Tensor:
 
 
 @function()
-def count_nonzero(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
-    """Return how many elements are not zero, along dimensions or in all."""
-    mask = as_mask(expect_tensor(input, "count_nonzero"))
-    return mask.sum() if dim is None else mask.sum(dim)
-
-
-@function()
 def repeat_interleave(input: Tensor, repeats: Any, dim: int | None = None, *, output_size: int | None = None) -> Tensor:
     """Return each element, or each part along a dimension, repeated in place.
 

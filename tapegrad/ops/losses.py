@@ -32,7 +32,7 @@ def _reduction(name: str) -> int:
 def _reduced(loss: Tensor, reduction: str) -> Tensor:
     if _reduction(reduction) == 0:
         return loss
-    return functions["mean" if reduction == "mean" else "sum"](loss)  # type: ignore[no-any-return]
+    return functions["mean" if reduction == "mean" else "sum"](loss)
 
 
 def _rows(input: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ def _rows(input: Tensor) -> Tensor:
         return input
     if len(shape) > 2:
         input = functions["movedim"](input, 1, -1)
-    return functions["reshape"](input, (-1, shape[0] if len(shape) == 1 else shape[1]))  # type: ignore[no-any-return]
+    return functions["reshape"](input, (-1, shape[0] if len(shape) == 1 else shape[1]))
 
 
 def _check_classes(input: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
@@ -65,7 +65,7 @@ def _check_classes(input: Tensor, target: Tensor, weight: Tensor | None) -> Tens
             f"weight tensor should be defined either for all {classes} classes or no classes but got weight tensor of "
             f"shape: {list(shape_of(weight))}"
         )
-    return target if code == INT64 else functions["to_dtype"](target, dtype_of(int))  # type: ignore[no-any-return]
+    return target if code == INT64 else functions["to_dtype"](target, dtype_of(int))
 
 
 def _classes_loss(
@@ -83,7 +83,7 @@ def _classes_loss(
         target = functions["reshape"](target, (-1,))
     attributes = (code, 2, 1, 0, choice, ignore_index, float(smoothing))
     loss = call(op, _rows(input), target, weight, attributes=attributes)
-    return functions["reshape"](loss, shape) if choice == 0 and len(shape) != 1 else loss  # type: ignore[no-any-return]
+    return functions["reshape"](loss, shape) if choice == 0 and len(shape) != 1 else loss
 
 
 def _probabilities_loss(
@@ -93,17 +93,17 @@ def _probabilities_loss(
     shape = shape_of(input)
     dim = 1 if len(shape) > 1 else 0
     if smoothing > 0:
-        target = target * (1 - smoothing) + smoothing / shape[dim]  # type: ignore[operator]
+        target = target * (1 - smoothing) + smoothing / shape[dim]
     terms = functions["log_softmax"](input, dim) * target
     if weight is not None:
         terms = terms * functions["reshape"](weight, (-1, *(1,) * max(len(shape) - 2, 0)))
     if reduction == "none":
-        return -functions["sum"](terms, dim)  # type: ignore[no-any-return]
+        return -functions["sum"](terms, dim)
     total = -functions["sum"](terms)
     rows = 1
     for d, length in enumerate(shape):
         rows *= length if d != dim else 1
-    return total / rows if reduction == "mean" else total  # type: ignore[no-any-return]
+    return total / rows if reduction == "mean" else total
 
 
 @function(method=False)
@@ -238,7 +238,7 @@ elementwise(
 
 
 def _weighted(loss: Tensor, weight: Tensor | None) -> Tensor:
-    return loss if weight is None else loss * weight  # type: ignore[operator,no-any-return]
+    return loss if weight is None else loss * weight
 
 
 @function(method=False)
@@ -267,7 +267,7 @@ def l1_loss(
 ) -> Tensor:
     """Return the (mean) absolute difference."""
     _check_sizes(input, target, "l1_loss")
-    return _reduced(functions["abs"](input - target), reduction)  # type: ignore[operator]
+    return _reduced(functions["abs"](input - target), reduction)
 
 
 @function(method=False)
@@ -276,7 +276,7 @@ def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: fl
     if delta <= 0:
         raise RuntimeError("huber_loss does not support non-positive values for delta.")
     _check_sizes(input, target, "huber_loss")
-    size = functions["abs"](input - target)  # type: ignore[operator]
+    size = functions["abs"](input - target)
     near = functions["clamp"](size, max=delta)
     return _reduced(near * (size - 0.5 * near), reduction)
 
@@ -295,7 +295,7 @@ def smooth_l1_loss(
         raise RuntimeError("smooth_l1_loss does not support negative values for beta.")
     if beta == 0:
         return l1_loss(input, target, reduction=reduction)
-    return huber_loss(input, target, reduction, beta) / beta  # type: ignore[operator,no-any-return]
+    return huber_loss(input, target, reduction, beta) / beta
 
 
 @function(method=False)
@@ -318,7 +318,7 @@ def binary_cross_entropy(
             f"Using a target size ({list(shape_of(target))}) that is different to the input size "
             f"({list(shape_of(input))}) is deprecated. Please ensure they have the same size."
         )
-    if not functions["all"]((input >= 0) & (input <= 1)).item():  # type: ignore[operator]
+    if not functions["all"]((input >= 0) & (input <= 1)).item():
         raise RuntimeError("all elements of input should be between 0 and 1")
     return _reduced(_weighted(call(_BERNOULLI_ENTROPY, input, target), weight), reduction)
 
@@ -340,10 +340,10 @@ def binary_cross_entropy_with_logits(
         )
     logs = functions["logsigmoid"](input)  # log(1 - sigmoid(x)) = logsigmoid(x) - x
     if pos_weight is None:
-        loss = (1.0 - target) * input - logs  # type: ignore[operator]
+        loss = (1.0 - target) * input - logs
     else:
-        factor = 1.0 + (pos_weight - 1.0) * target  # type: ignore[operator]
-        loss = (1.0 - target) * input - factor * logs  # type: ignore[operator]
+        factor = 1.0 + (pos_weight - 1.0) * target
+        loss = (1.0 - target) * input - factor * logs
     return _reduced(_weighted(loss, weight), reduction)
 
 
@@ -358,9 +358,9 @@ def kl_div(
 ) -> Tensor:
     """Return t (log t - x) for log probabilities x; "batchmean" divides the sum by the batch's size."""
     if log_target:
-        loss = functions["exp"](target) * (target - input)  # type: ignore[operator]
+        loss = functions["exp"](target) * (target - input)
     else:
-        loss = functions["xlogy"](target, target) - target * input  # type: ignore[operator]
+        loss = functions["xlogy"](target, target) - target * input
     if reduction == "batchmean":
-        return functions["sum"](loss) / shape_of(input)[0]  # type: ignore[no-any-return]
+        return functions["sum"](loss) / shape_of(input)[0]
     return _reduced(loss, reduction)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad.kernels.loops import like
-from tapegrad.native.dtypes import INT64, FLOAT32, POINTERS, SCALARS
+from tapegrad.native.dtypes import FLOAT32, INT64, POINTERS, SCALARS
 from tapegrad.native.pointers import float64_from_bits, int64_at
 from tapegrad.ops.calls import call, expect_tensor, function, functions, shape_of
 from tapegrad.ops.reduction_rules import TORCH_NAMES
@@ -42,7 +42,7 @@ def like_values_infer(st, frame):
 def _search_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     pointer = POINTERS[dtype]
 
-    def kernel(st, frame):  # type: ignore[no-untyped-def]
+    def kernel(st, frame):
         row = slot_of(st, input_slot(frame, 0))
         values = slot_of(st, input_slot(frame, 1))
         n = shape_in(row)[row.ndim - 1]
@@ -126,7 +126,7 @@ def searchsorted(
             f"input value tensor {list(shape_of(values))}"
         )
     places = call(_SEARCH, sequence, values, attributes=(int(right),))
-    return functions["to_dtype"](places, "int32") if out_int32 else places  # type: ignore[no-any-return]
+    return functions["to_dtype"](places, "int32") if out_int32 else places
 
 
 @function(method=False)
@@ -145,7 +145,7 @@ def counts_infer(st, frame):
 def _count_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     pointer, scalar = POINTERS[result_dtype], SCALARS[result_dtype]
 
-    def kernel(st, frame):  # type: ignore[no-untyped-def]
+    def kernel(st, frame):
         index = int64_at(data_address(st, input_slot(frame, 0)))
         y = pointer(data_address(st, output_slot(frame, 0)))
         for i in range(np.uintp(attribute(frame, 1))):
@@ -178,7 +178,7 @@ _COUNTS = declare(
 def _weighted_counts_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     pointer, scalar = POINTERS[dtype], SCALARS[dtype]
 
-    def kernel(st, frame):  # type: ignore[no-untyped-def]
+    def kernel(st, frame):
         w = pointer(data_address(st, input_slot(frame, 0)))
         index = int64_at(data_address(st, input_slot(frame, 1)))
         y = pointer(data_address(st, output_slot(frame, 0)))
@@ -228,13 +228,13 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
         return call(_COUNTS, index, attributes=(machine.dtype_of(index._handle), bins))
     if machine.dtype_of(weights._handle) < FLOAT32:
         weights = functions["to_dtype"](weights, "float64")
-    return call(_WEIGHTED_COUNTS, weights.detach(), index, attributes=(0, bins))  # type: ignore[union-attr]
+    return call(_WEIGHTED_COUNTS, weights.detach(), index, attributes=(0, bins))
 
 
 def _histogram_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     pointer = POINTERS[dtype]
 
-    def kernel(st, frame):  # type: ignore[no-untyped-def]
+    def kernel(st, frame):
         x = pointer(data_address(st, input_slot(frame, 0)))
         y = pointer(data_address(st, output_slot(frame, 0)))
         bins = attribute(frame, 1)
@@ -269,7 +269,7 @@ _HISTOGRAM = declare(
 
 @function()
 def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Tensor:
-    """Return how many elements fall into each of ``bins`` equal bins from ``min`` to ``max`` (both 0: those of the input)."""
+    """Return how many elements fall into each of ``bins`` equal bins from ``min`` to ``max`` (both 0: the input's)."""
     code = machine.dtype_of(expect_tensor(input, "histc")._handle)
     if code < FLOAT32:
         raise NotImplementedError(f'"histogram_cpu" not implemented for {TORCH_NAMES[code]!r}')
@@ -293,7 +293,7 @@ def _runs(values: Tensor, order: Tensor | None, inverse: bool, counts: bool, sha
         functions["cat"]([values[:1] == values[:1], narrow(values, 0, 1, n - 1) != narrow(values, 0, 0, n - 1)])
         if n
         else values == values
-    )  # type: ignore[index]
+    )
     if n:
         starts = starts | (functions["cumsum"](starts, 0) == 0)  # a nan that comes first is a run too
     runs = functions["cumsum"](starts, 0) - 1
@@ -321,7 +321,7 @@ def unique(
     """
     if dim is not None:
         raise NotImplementedError("unique: only dim=None is supported: tapegrad compares elements, not slices")
-    flat = functions["reshape"](expect_tensor(input, "unique").detach(), (-1,))  # type: ignore[attr-defined]
+    flat = functions["reshape"](expect_tensor(input, "unique").detach(), (-1,))
     values, order = functions["sort"](flat)
     return _runs(values, order, return_inverse, return_counts, shape_of(input))
 
@@ -333,5 +333,5 @@ def unique_consecutive(
     """Return the first of each run of equal elements; if asked for, each element's run and the runs' lengths."""
     if dim is not None:
         raise NotImplementedError("unique_consecutive: only dim=None is supported: tapegrad compares elements")
-    flat = functions["reshape"](expect_tensor(input, "unique_consecutive").detach(), (-1,))  # type: ignore[attr-defined]
+    flat = functions["reshape"](expect_tensor(input, "unique_consecutive").detach(), (-1,))
     return _runs(flat, None, return_inverse, return_counts, shape_of(input))

@@ -35,7 +35,7 @@ def _variance_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     means = make_reduction(mean_parts(dtype, dtype))
     deviations = make_reduction(deviation_parts(dtype, dtype))
 
-    def kernel(st, frame):  # type: ignore[no-untyped-def]
+    def kernel(st, frame):
         x = slot_of(st, input_slot(frame, 0))
         y = slot_of(st, output_slot(frame, 0))
         x_address, y_address = data_address(st, input_slot(frame, 0)), data_address(st, output_slot(frame, 0))
@@ -171,12 +171,13 @@ def cov(input: Tensor, *, correction: int = 1) -> Tensor:
     """Return the covariances of the rows of [variables, observations]."""
     if len(shape_of(expect_tensor(input, "cov"))) > 2:
         raise RuntimeError(
-            f"cov(): expected input to have two or fewer dimensions but got an input with {len(shape_of(input))} dimensions"
+            "cov(): expected input to have two or fewer dimensions but got an input with "
+            f"{len(shape_of(input))} dimensions"
         )
     rows = functions["reshape"](input, (1, -1)) if len(shape_of(input)) < 2 else input
     d = rows - mean(rows, 1, True)
     result = functions["matmul"](d, functions["transpose"](d, 0, 1)) / max(shape_of(rows)[1] - correction, 0)
-    return functions["reshape"](result, ()) if len(shape_of(input)) < 2 else result  # type: ignore[no-any-return]
+    return functions["reshape"](result, ()) if len(shape_of(input)) < 2 else result
 
 
 @function()
@@ -184,17 +185,17 @@ def corrcoef(input: Tensor) -> Tensor:
     """Return the correlation coefficients of the rows of [variables, observations]."""
     c = cov(input)
     if not shape_of(c):
-        return c / c  # type: ignore[operator,no-any-return]
+        return c / c
     s = functions["sqrt"](functions["diagonal"](c))
     unit = c / functions["unsqueeze"](s, 1) / functions["unsqueeze"](s, 0)
-    return functions["clamp"](unit, -1.0, 1.0)  # type: ignore[no-any-return]
+    return functions["clamp"](unit, -1.0, 1.0)
 
 
 @function()
 def quantile(
     input: Tensor, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear"
 ) -> Tensor:
-    """Return quantiles along a dimension, or of all elements; a 1-d ``q`` gives a first dimension; nan where there is one.
+    """Return quantiles along a dimension, or of all elements; a 1-d ``q`` gives a first dimension; nan where one is.
 
     Raises:
         RuntimeError: ``q`` is not in 0 to 1, or the interpolation is unknown.
@@ -215,7 +216,7 @@ def quantile(
         results = [
             functions["reshape"](y, (1,) * ndim) if dim is None else functions["unsqueeze"](y, along) for y in results
         ]
-    return results[0] if single else functions["stack"](results)  # type: ignore[no-any-return]
+    return results[0] if single else functions["stack"](results)
 
 
 _PLACES: dict[str, Callable[[float], float]] = {
@@ -237,7 +238,7 @@ def _at_share(ordered: Tensor, dim: int, share: float, interpolation: str) -> Te
     if weight:
         result = result + (select(ordered, dim, low + 1) - result) * weight
     last = select(ordered, dim, n - 1)
-    return functions["where"](last == last, result, last)  # type: ignore[no-any-return]
+    return functions["where"](last == last, result, last)
 
 
 __all__ = ["VarMean"]

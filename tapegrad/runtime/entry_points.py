@@ -190,7 +190,7 @@ def emit_several(self, args, count):
 
 
 def emit_in_place(self, args, count):
-    """emit_in_place(op, target, operand_count, *operands, *attributes) -> 1 if the target was rebound, 0, or a status"""
+    """emit_in_place(op, target, operand_count, *operands, *attributes) -> 1: target rebound, 0: not, or a status"""
     st = as_int64(self)
     handle = as_int64(int64_at(args)[1])
     old = slot_of_handle(st, handle)

@@ -64,7 +64,7 @@ def _category(dtype: DType) -> int:
 
 def numel(input: Tensor) -> int:
     """Return the number of elements of a tensor."""
-    return input.numel()  # type: ignore[attr-defined,no-any-return]
+    return input.numel()
 
 
 def get_num_threads() -> int:
@@ -86,4 +86,4 @@ def memory_stats() -> dict[str, int]:
 
 def empty_cache() -> int:
     """Give the large blocks that are kept for later back to the system; return how many bytes that were."""
-    return machine.trim()  # type: ignore[no-any-return]
+    return machine.trim()
