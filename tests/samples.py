@@ -29,6 +29,8 @@ Options of a call:
     after: a function of the result or results, applied before comparing (signs of eigenvectors, ...).
     tolerance: relative error allowed, in units of the dtype's epsilon; default 64.
     torch (bool, True): whether torch's function of the same name gets the same arguments.
+    layouts: names of the layouts in which values are checked; default all (equal rows make a matrix singular).
+    fixed: positions, among all arrays of the call, of those that no derivative is taken for.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ SPECIAL = np.array(
     [0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 3.0, -3.0, 6.0, 20.5, -20.5, np.inf, -np.inf, np.nan, 1e-30, -1e30, 1e30]
 )
 OPTIONS = {"gradient": True, "second": True, "dtypes": None, "prepare": None, "after": None, "tolerance": 64.0}
-OPTIONS |= {"torch": True}
+OPTIONS |= {"torch": True, "layouts": None, "fixed": ()}
 
 
 class Make:
@@ -98,7 +100,11 @@ class Sample:
         return found
 
     def floats(self) -> int:
-        return sum(array.dtype == np.float64 for array in self.arrays())
+        return len(self.varied())
+
+    def varied(self) -> list[np.ndarray]:
+        """Return the arrays that derivatives are taken for."""
+        return [a for k, a in enumerate(self.arrays()) if a.dtype == np.float64 and k not in self.fixed]
 
 
 def map_arrays(value: Any, change: Callable[[np.ndarray], Any]) -> Any:
@@ -190,7 +196,7 @@ def _expanded(array: np.ndarray) -> np.ndarray:
 # Ways in which an array's elements may lie in memory; `expanded` alone changes the values, to equal rows.
 LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "strided": lambda a: np.repeat(a, 2, -1)[..., ::2] if a.ndim else a,
-    "transposed": lambda a: np.ascontiguousarray(a.T).T,
+    "transposed": lambda a: np.array(a.T, order="C").T,
     "offset": lambda a: np.stack([a, a])[1, ...],
     "expanded": _expanded,
 }

@@ -12,6 +12,7 @@ import numpy as np
 from tapegrad.native.dtypes import POINTERS
 from tapegrad.native.pointers import int64_at, stack_words
 from tapegrad.ops.reduction_rules import MASK, extents
+from tapegrad.ops.references import adding_back, at_places, axis_of
 from tapegrad.ops.registry import OF_ENTRY, Op, declare
 from tapegrad.runtime.layout import (
     BAD_INDEX,
@@ -71,8 +72,12 @@ declare(
         vjp=lambda g, y, x, index: (g.put_at(index, x, attributes=OF_ENTRY), None),
         unpromoted=("index",),
         contiguous=("input", "index"),
-        shape_only=(),
         public=False,
+        reference=lambda x, index, attributes: at_places(x, index, axis_of(attributes)),
+        samples=lambda make: [
+            ((make(2, 3, 4), make.integers(2, 5, 4, high=3)), {"attributes": (0, 0b10, 1, 0)}),
+            ((make(3, 4), make.integers(3, high=4)), {"attributes": (0, 0b10, 1, 0)}),
+        ],
         math="x at the indices along one dimension",
     )
 )
@@ -128,6 +133,11 @@ declare(
         unpromoted=("index", "like"),
         contiguous=("input", "index"),
         public=False,
+        reference=adding_back(lambda x, index, attributes: at_places(x, index, axis_of(attributes))),
+        samples=lambda make: [
+            ((make(2, 5, 4), make.integers(2, 5, 4, high=3), make(2, 3, 4)), {"attributes": (0, 0b10, 1, 0)}),
+            ((make(3), make.integers(3, high=4), make(3, 4)), {"attributes": (0, 0b10, 1, 0)}),
+        ],
         math="zeros like `like`, with x added at the indices along one dimension",
     )
 )

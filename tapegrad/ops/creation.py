@@ -132,7 +132,14 @@ def _eye_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     return kernel
 
 
-def _source(name: str, infer: Callable[..., int], kernel: Callable[[int, int], Callable[..., int]], math: str) -> Op:
+def _source(
+    name: str,
+    infer: Callable[..., int],
+    kernel: Callable[[int, int], Callable[..., int]],
+    math: str,
+    reference: Any,
+    samples: list[Any],
+) -> Op:
     return declare(
         Op(
             name=name,
@@ -142,15 +149,28 @@ def _source(name: str, infer: Callable[..., int], kernel: Callable[[int, int], C
             infer=infer,
             kernel=kernel,
             public=False,
+            reference=reference,
+            samples=lambda make: samples,
             math=math,
         )
     )
 
 
-FULL = _source("full", full_infer, _full_kernel, "a number everywhere")
-ARANGE = _source("arange", row_infer, _arange_kernel, "start + i step")
-LINSPACE = _source("linspace", row_infer, _linspace_kernel, "start + i (end - start) / (n - 1)")
-EYE = _source("eye", eye_infer, _eye_kernel, "1 on the diagonal, 0 elsewhere")
+FULL = _source(
+    "full", full_infer, _full_kernel, "a number everywhere", np.full, [(((2, 3), 1.5),), (((0,), 2),), (((), True),)]
+)
+ARANGE = _source(
+    "arange", row_infer, _arange_kernel, "start + i step", np.arange, [((5,),), ((1, 2, 0.25),), ((7, -2, -3),)]
+)
+LINSPACE = _source(
+    "linspace",
+    row_infer,
+    _linspace_kernel,
+    "start + i (end - start) / (n - 1)",
+    np.linspace,
+    [((-1.0, 2.0, 7),), ((3.0, 1.0, 1),)],
+)
+EYE = _source("eye", eye_infer, _eye_kernel, "1 on the diagonal, 0 elsewhere", np.eye, [((3,),), ((2, 4),), ((0,),)])
 
 
 # ---- arguments ----

@@ -16,10 +16,11 @@ from tapegrad.kernels.reduce_loops import Reduction, make_reduction
 from tapegrad.kernels.reduce_plan import output_strides
 from tapegrad.kernels.vector_math import exp, sqrt
 from tapegrad.native.cache import jit
-from tapegrad.native.dtypes import INT64, POINTERS
+from tapegrad.native.dtypes import FLOAT64, INT64, POINTERS
 from tapegrad.native.pointers import float64_from_bits, int64_at, stack_words
 from tapegrad.ops.calls import normal_dims
 from tapegrad.ops.elementwise import elementwise
+from tapegrad.ops.references import axes_of
 from tapegrad.ops.registry import FLOATS, OF_ENTRY, Op, declare
 from tapegrad.ops.structural import like_second
 from tapegrad.runtime.layout import (
@@ -77,7 +78,7 @@ def reduction_kernel(parts: Callable[[int, int], Reduction]) -> Callable[[int, i
     def make(dtype: int, result_dtype: int) -> Callable[..., int]:
         reduce_into = make_reduction(parts(dtype, result_dtype))
 
-        def kernel(st, frame):  # type: ignore[no-untyped-def]
+        def kernel(st, frame):
             x = slot_of(st, input_slot(frame, 0))
             y = slot_of(st, output_slot(frame, 0))
             address = data_address(st, output_slot(frame, 0))
@@ -133,6 +134,14 @@ declare(
         vjp=lambda g, y, x, like: (g.sum(attributes=OF_ENTRY), None),
         shape_only=("like",),
         public=False,
+        reference=lambda g, x, attributes: np.broadcast_to(
+            g if attributes[KEEPDIM] else np.expand_dims(g, axes_of(attributes[MASK])), x.shape
+        ),
+        samples=lambda make: [
+            ((make(2, 1, 4), make(2, 3, 4)), {"attributes": (FLOAT64, 0b10, 1, 0)}),
+            ((make(3), make(2, 3, 4)), {"attributes": (FLOAT64, 0b101, 0, 0)}),
+            ((make(), make(3, 4)), {"attributes": (FLOAT64, 0b11, 0, 0)}),
+        ],
         math="what a reduction of `like` gave, broadcast back to its shape",
     )
 )
@@ -162,7 +171,7 @@ def _quotient_kernel(corrected: bool) -> Callable[[int, int], Callable[..., int]
 
 
 def _make_quotient(pointer: Callable[..., Any], corrected: bool) -> Callable[..., int]:
-    def kernel(st, frame):  # type: ignore[no-untyped-def]
+    def kernel(st, frame):
         g = pointer(data_address(st, input_slot(frame, 0)))
         y = pointer(data_address(st, output_slot(frame, 0)))
         x = slot_of(st, input_slot(frame, 1))
@@ -176,6 +185,11 @@ def _make_quotient(pointer: Callable[..., Any], corrected: bool) -> Callable[...
         return 0
 
     return kernel
+
+
+def _quotient(g: Any, x: Any, *, attributes: tuple[Any, ...]) -> Any:
+    count = np.prod([x.shape[d] for d in axes_of(attributes[MASK])])
+    return g / max(count - attributes[PARAMETER], 0)
 
 
 def _declare_quotient(name: str, corrected: bool, rule: Callable[..., Any], math: str) -> None:
@@ -192,6 +206,11 @@ def _declare_quotient(name: str, corrected: bool, rule: Callable[..., Any], math
             unpromoted=("like",),
             contiguous=("input",),
             public=False,
+            reference=_quotient,
+            samples=lambda make: [
+                ((make(2, 4), make(2, 3, 4)), {"attributes": (0, 0b10, 0, 1.0 if corrected else 0)}),
+                ((make(1, 3, 1), make(2, 3, 4)), {"attributes": (0, 0b101, 1, 0.5 if corrected else 0)}),
+            ],
             math=math,
         )
     )
@@ -245,7 +264,9 @@ elementwise(
     reference=lambda x, w: np.where(np.isnan(w), 0, x),
     math="x, 0 where w is nan",
 )
-elementwise("is_number", lambda x: x == x, result=TO_BOOL, public=False, math="x is not nan")
+elementwise(
+    "is_number", lambda x: x == x, result=TO_BOOL, public=False, reference=lambda x: x == x, math="x is not nan"
+)
 
 
 @jit
@@ -273,7 +294,7 @@ def _tie_weights_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     def is_tie(x, best):
         return x == best or (x != x and best != best)
 
-    def kernel(st, frame):  # type: ignore[no-untyped-def]
+    def kernel(st, frame):
         row = slot_of(st, input_slot(frame, 0))
         x = pointer(data_address(st, input_slot(frame, 0)))
         best_row = slot_of(st, input_slot(frame, 1))
@@ -325,6 +346,21 @@ def tie_weights_infer(st, frame):
     return 0
 
 
+def _tie_weights(x: Any, best: Any, *, attributes: tuple[int, ...]) -> Any:
+    axes, keepdim = axes_of(attributes[MASK]), attributes[KEEPDIM] != 0
+    ties = x == (best if keepdim else np.expand_dims(best, axes))
+    counts = np.sum(ties, axes, keepdims=True)
+    return ties / np.maximum(counts, 1), counts.reshape(best.shape)
+
+
+def _tie_samples(make: Any) -> Any:
+    x = np.rint(make(2, 4, 5))
+    return [
+        ((x, x.max(1)), {"attributes": (0, 0b10, 0, 0)}),
+        ((x, x.min((0, 2), keepdims=True)), {"attributes": (0, 0b101, 1, 0)}),
+    ]
+
+
 declare(
     Op(
         name="tie_weights",
@@ -336,6 +372,8 @@ declare(
         dtypes=FLOATS,
         contiguous=("input", "other"),
         public=False,
+        reference=_tie_weights,
+        samples=_tie_samples,
         math="1 / (number of elements equal to the extremum w) where x equals it, else 0",
     )
 )

@@ -20,9 +20,9 @@ from tapegrad.kernels.reduce_loops import Reduction
 from tapegrad.kernels.reduce_sum import count_parts, euclidean_parts, mean_parts, sum_parts
 from tapegrad.native.dtypes import BOOL, FLOAT32, INT64, UINT8
 from tapegrad.native.pointers import int64_at, stack_words
-from tapegrad.ops import along
 from tapegrad.ops.calls import call, call_several, expect_tensor, function, functions, normal_dim, normal_dims, shape_of
 from tapegrad.ops.reduction_rules import (
+    KEEPDIM,
     MASK,
     TORCH_NAMES,
     extents,
@@ -30,6 +30,15 @@ from tapegrad.ops.reduction_rules import (
     reduced_infer,
     reduced_shape,
     reduction_kernel,
+)
+from tapegrad.ops.references import (
+    along_samples,
+    axes_of,
+    axis_of,
+    calls_along,
+    empty_samples,
+    reduced_samples,
+    reducing,
 )
 from tapegrad.ops.registry import ALL_DTYPES, FLOATS, OF_ENTRY, Op, declare, registry
 from tapegrad.runtime.dtype import dtype_of
@@ -65,6 +74,7 @@ def _declare(
     vjp: Callable[..., Any] | None = None,
     dtypes: int = ALL_DTYPES,
     public: bool = True,
+    **tests: Any,
 ) -> Op:
     return declare(
         Op(
@@ -78,6 +88,7 @@ def _declare(
             vjp=vjp,
             public=public,
             math=math,
+            **tests,
         )
     )
 
@@ -97,21 +108,60 @@ def _norm_rule(g: Any, y: Any, x: Any) -> Any:
     return g.ratio_or_zero(y).expand_reduced(x, attributes=OF_ENTRY) * x
 
 
-_SUM = _declare("sum", sum_parts, "the sum of x", lambda g, y, x: g.expand_reduced(x, attributes=OF_ENTRY))
+def _euclidean(x: Any, *, attributes: tuple[int, ...]) -> Any:
+    return np.sqrt(np.sum(x * x, axes_of(attributes[MASK]), keepdims=attributes[KEEPDIM] != 0))
+
+
+_SUM = _declare(
+    "sum",
+    sum_parts,
+    "the sum of x",
+    lambda g, y, x: g.expand_reduced(x, attributes=OF_ENTRY),
+    reference=reducing(np.sum),
+    samples=empty_samples,
+)
 _MEAN = _declare(
     "mean",
     mean_parts,
     "the mean of x",
     lambda g, y, x: g.per_count(x, attributes=OF_ENTRY).expand_reduced(x, attributes=OF_ENTRY),
     dtypes=FLOATS,
+    reference=reducing(np.mean),
+    samples=reduced_samples,
 )
-_PROD = _declare("prod", product_parts, "the product of x", _product_rule)
-_AMAX = _declare("amax", maximum_parts, "the maximum of x", _spread_ties)
-_AMIN = _declare("amin", minimum_parts, "the minimum of x", _spread_ties)
-_NORM = _declare("euclidean_norm", euclidean_parts, "the root of the sum of x**2", _norm_rule, FLOATS, public=False)
-_ANY = _declare("any", any_parts, "whether any x is not 0")
-_ALL = _declare("all", all_parts, "whether all x are not 0")
-_COUNT = _declare("count_nonzero", count_parts, "how many x are not 0")
+_PROD = _declare(
+    "prod",
+    product_parts,
+    "the product of x",
+    _product_rule,
+    reference=reducing(np.prod),
+    samples=lambda make: [*along_samples(make), ((make(3, 4),),), ((make(0, 3),), {"dim": 0, "keepdim": True})],
+)
+_AMAX = _declare(
+    "amax", maximum_parts, "the maximum of x", _spread_ties, reference=reducing(np.max), samples=reduced_samples
+)
+_AMIN = _declare(
+    "amin", minimum_parts, "the minimum of x", _spread_ties, reference=reducing(np.min), samples=reduced_samples
+)
+_NORM = _declare(
+    "euclidean_norm",
+    euclidean_parts,
+    "the root of the sum of x**2",
+    _norm_rule,
+    FLOATS,
+    public=False,
+    reference=_euclidean,
+    samples=lambda make: [*calls_along([make(2, 3, 4)], 0b101), *calls_along([make(3, 4)], 0b10, keepdim=0)],
+)
+_ANY = _declare("any", any_parts, "whether any x is not 0", reference=reducing(np.any), samples=empty_samples)
+_ALL = _declare("all", all_parts, "whether all x are not 0", reference=reducing(np.all), samples=empty_samples)
+_COUNT = _declare(
+    "count_nonzero",
+    count_parts,
+    "how many x are not 0",
+    reference=lambda x, dim=None: np.count_nonzero(x, dim),
+    samples=lambda make: [*along_samples(make), ((make(3, 4),),), ((make(2, 3, 4),), {"dim": (0, 2)})],
+)
 
 
 def argument_infer(st, frame):
@@ -130,7 +180,7 @@ def _argument_kernel(largest: bool, with_values: bool) -> Callable[[int, int], C
     def make(dtype: int, result_dtype: int) -> Callable[..., int]:
         find = make_argument(dtype, largest)
 
-        def kernel(st, frame):  # type: ignore[no-untyped-def]
+        def kernel(st, frame):
             words = stack_words(3)
             x = slot_of(st, input_slot(frame, 0))
             extents(x, attribute(frame, MASK), words)
@@ -161,9 +211,42 @@ def _declare_argument(name: str, largest: bool, with_values: bool, math: str) ->
             vjp=(lambda g, y, x: g[0].put_at(y[1], x, attributes=OF_ENTRY)) if with_values else None,
             contiguous=("input",),
             public=False,
+            reference=_extremum_reference(largest) if with_values else _argument_reference(largest),
+            samples=_extremum_samples if with_values else _argument_samples,
             math=math,
         )
     )
+
+
+def _extremum_reference(largest: bool) -> Callable[..., Any]:
+    values, place = (np.max, np.argmax) if largest else (np.min, np.argmin)
+
+    def reference(x: Any, *, attributes: tuple[int, ...]) -> Any:
+        axis, keepdims = axis_of(attributes), attributes[KEEPDIM] != 0
+        return values(x, axis, keepdims=keepdims), place(x, axis, keepdims=keepdims)
+
+    return reference
+
+
+def _extremum_samples(make: Any) -> Any:
+    every = "float64 float32 int64"
+    return [
+        *calls_along([make(2, 3, 4)], 0b10, dtypes=every),
+        *calls_along([make(3, 4)], 0b10, keepdim=0, dtypes=every),
+    ]
+
+
+def _argument_reference(largest: bool) -> Callable[..., Any]:
+    place = np.argmax if largest else np.argmin
+    return lambda x, dim=None, keepdim=False: place(x, dim, keepdims=keepdim)
+
+
+def _argument_samples(make: Any) -> Any:
+    numbers = {"dtypes": ("uint8", "int32", "int64", "float32", "float64")}
+    return [
+        (*call, numbers)
+        for call in (((make(2, 3, 4),), {"dim": 1}), ((make(3, 4),), {"dim": -1, "keepdim": True}), ((make(37),), {}))
+    ]
 
 
 _MAX = _declare_argument("max_along", True, True, "the maximum of x along a dimension, and where it is")
@@ -247,7 +330,7 @@ def mean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any =
 def nanmean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """Return the mean of the elements that are not nan."""
     total = nansum(input, dim, keepdim, dtype=dtype)
-    return total / count(call(registry["is_number"], input), dim, keepdim)  # type: ignore[operator,no-any-return]
+    return total / count(call(registry["is_number"], input), dim, keepdim)
 
 
 @function()
@@ -349,7 +432,7 @@ def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor 
 
 @function()
 def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
-    """Return the minimum of all elements; along ``dim`` the minima and their indices; or, given a tensor, ``minimum``."""
+    """Return the minimum of all elements; along ``dim`` minima and their indices; or, given a tensor, ``minimum``."""
     return _min_or_max("min", _AMIN, _MIN, input, dim if other is None else other, keepdim)
 
 
@@ -429,7 +512,7 @@ def vector_norm(x: Tensor, ord: float = 2, dim: Dims = None, keepdim: bool = Fal
     if math.isinf(ord):
         return (amax if ord > 0 else amin)(size, () if dim is None else dim, keepdim)
     total = sum(size if ord == 1 else functions["pow"](size, ord), dim, keepdim)
-    return total if ord == 1 else functions["pow"](total, 1.0 / ord)  # type: ignore[no-any-return]
+    return total if ord == 1 else functions["pow"](total, 1.0 / ord)
 
 
 functions["_vector_norm"] = vector_norm
@@ -439,7 +522,7 @@ functions["_vector_norm"] = vector_norm
 def norm(input: Tensor, p: Any = "fro", dim: Dims = None, keepdim: bool = False, dtype: Any = None) -> Tensor:
     """Return the norm of order ``p``: a number, inf, -inf, "fro" (the same as 2), or "nuc" of matrices."""
     if p == "nuc":
-        return functions["_matrix_norm"](input, "nuc", (-2, -1) if dim is None else dim, keepdim, dtype=dtype)  # type: ignore[no-any-return]
+        return functions["_matrix_norm"](input, "nuc", (-2, -1) if dim is None else dim, keepdim, dtype=dtype)
     return vector_norm(input, 2 if p in ("fro", None) else p, dim, keepdim, dtype=dtype)
 
 
