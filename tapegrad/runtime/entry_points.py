@@ -25,6 +25,7 @@ from tapegrad.native.fastcall import (
 from tapegrad.native.pointers import call4, float64_at, float64_bits, int64_at, pointer_to, stack_words
 from tapegrad.runtime.layout import (
     BAD_ARGUMENT,
+    SIZE_OVERFLOW,
     CALL_SITE,
     CONTIGUOUS,
     FRAME_ATTRIBUTE_COUNT,
@@ -225,7 +226,8 @@ def new_tensor(self, args, count):
     row.ndim = count - 1
     for d in range(row.ndim):
         shape_in(row)[d] = as_int64(objects[1 + d])
-    storage = types.int64(BAD_ARGUMENT)
+    storage = types.int64(SIZE_OVERFLOW)
+    state_of(st).error_op = -1  # no op of the registry
     if set_contiguous(row) and row.numel <= (1 << 60):
         storage = new_storage(st, row.numel * item_bytes(row.dtype))
     if storage < 0:

@@ -19,7 +19,7 @@ class LinAlgError(RuntimeError):
     """A matrix is singular, not positive definite, or a decomposition did not converge (``tg.linalg.LinAlgError``)."""
 
 
-op_names: dict[int, str] = {}  # filled by the registry
+op_names: dict[int, str] = {-1: "empty"}  # the registry adds the ops
 
 
 def _describe(slot: int) -> str:

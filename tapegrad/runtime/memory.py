@@ -45,6 +45,7 @@ _BLOCK_ALIGNMENT = 64
 _HUGE_PAGE = 1 << 21
 _CHUNK = 1 << 20  # small blocks are cut from chunks of this size
 _SMALL = 1 << 16
+_LARGEST = 1 << 45  # bytes: there are no size classes beyond
 _CACHE_LIMIT = 1 << 28  # freed large blocks are kept up to this, or up to as much as is in use
 _GUARD = 0xA5
 _ROWS_KEPT_FREE = 512
@@ -185,6 +186,9 @@ def guard_intact(block, used, size):
 def new_storage(st, size):
     """Return a new storage of ``size`` bytes with one reference, or OUT_OF_MEMORY."""
     state = state_of(st)
+    if size > _LARGEST:
+        state.error_value0 = size
+        return OUT_OF_MEMORY
     index = size_class(size + 64 * state.check_bounds)
     block = take_block(st, index)
     if block == 0:
