@@ -68,9 +68,10 @@ class detect_anomaly(set_detect_anomaly):  # noqa: N801 (torch's name)
     """Detect anomalies inside of a ``with`` block; see set_detect_anomaly.
 
     Example:
+        >>> import warnings
         >>> import tapegrad as tg
         >>> x = tg.tensor(-1.0, requires_grad=True)
-        >>> with tg.autograd.set_detect_anomaly(True):
+        >>> with warnings.catch_warnings(action="ignore"), tg.autograd.set_detect_anomaly(True):  # it names the line too
         ...     tg.sqrt(x).backward()
         Traceback (most recent call last):
         RuntimeError: Function 'SqrtBackward0' returned nan values in its 0th output.

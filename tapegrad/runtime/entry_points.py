@@ -25,7 +25,6 @@ from tapegrad.native.fastcall import (
 from tapegrad.native.pointers import call4, float64_at, float64_bits, int64_at, pointer_to, stack_words
 from tapegrad.runtime.layout import (
     BAD_ARGUMENT,
-    SIZE_OVERFLOW,
     CALL_SITE,
     CONTIGUOUS,
     FRAME_ATTRIBUTE_COUNT,
@@ -34,6 +33,7 @@ from tapegrad.runtime.layout import (
     MAX_NDIM,
     MAX_OUTPUTS,
     RECORD_SITES,
+    SIZE_OVERFLOW,
     TEMPORARY,
     WRAPPED,
     data_address,
