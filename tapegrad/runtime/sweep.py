@@ -18,6 +18,7 @@ from tapegrad.runtime.layout import (
     ATTRIBUTES_LITERAL,
     ATTRIBUTES_OF_ENTRY,
     ATTRIBUTES_OF_OPERAND,
+    BAD_ARGUMENT,
     CALL_AFTER_ACCUMULATION,
     CALL_CHECK,
     CALL_HOOKS,
@@ -69,6 +70,8 @@ from tapegrad.runtime.memory import (
 from tapegrad.runtime.threads import ask_python
 
 _GIVEN = -2  # stands for the result of a row that was added to a cotangent at once
+
+_FRAME_WORDS = 80  # of a rule's row; stack_words wants it as a literal
 
 
 @jit
@@ -261,13 +264,15 @@ def _resolve(st, reference, entry_words, operand, temporaries, rows):
 
 @jit
 def _fill_attributes(frame, at, rule, entry_words, operand):
-    """Write the attributes of a rule's row into its frame, behind the operands."""
+    """Write the attributes of a rule's row into its frame, behind the operands; return 0 or a status."""
     words = int64_at(frame)
     source = int64_at(entry_words)
     first = FRAME_INPUTS + source[FRAME_INPUT_COUNT]
     count = 0
     if rule.attributes == ATTRIBUTES_OF_ENTRY:
         count = source[FRAME_ATTRIBUTE_COUNT]
+        if at + count > _FRAME_WORDS:
+            return BAD_ARGUMENT
         for k in range(count):
             words[at + k] = source[first + k]
     elif rule.attributes == ATTRIBUTES_OF_OPERAND:
@@ -279,6 +284,7 @@ def _fill_attributes(frame, at, rule, entry_words, operand):
         for k in range(count):
             words[at + k] = literal_in(rule)[k]
     words[FRAME_ATTRIBUTE_COUNT] = count
+    return 0
 
 
 @jit
@@ -337,7 +343,9 @@ def _run_row(st, rule, entry_words, operand, temporaries, rows):
             if status < 0:
                 return status
         return give(st, int64_at(entry_words)[FRAME_INPUTS + target], words[FRAME_INPUTS])
-    _fill_attributes(frame, FRAME_INPUTS + rule.count, rule, entry_words, operand)
+    status = _fill_attributes(frame, FRAME_INPUTS + rule.count, rule, entry_words, operand)
+    if status < 0:
+        return status
     total = _cotangent_to_write(st, rule, frame) if operand < 0 else types.int64(-1)
     if total >= 0:
         kept[rule.target] = _GIVEN
