@@ -13,6 +13,7 @@ import numpy as np
 from tapegrad.native.cache import jit
 from tapegrad.native.dtypes import INT64, ITEM_BYTES, POINTERS
 from tapegrad.native.pointers import int64_at, pointer_to
+from tapegrad.ops.references import adding_back, blocks_at, combining
 from tapegrad.ops.registry import BOOLEAN, OF_ENTRY, Op, declare
 from tapegrad.ops.reshaping_ops import like_first, product, take_shape
 from tapegrad.runtime.layout import (
@@ -157,17 +158,11 @@ LOOKUP = declare(
             ((make(2, 3, 2), make.integers(2, 2, high=6)), {"attributes": (0, 2, 1)}),
             ((make(2, 5), make.integers(0)), {"attributes": (1, 1, 0)}),
         ],
-        reference=lambda x, index, attributes: _reference_lookup(x, index, attributes),
+        reference=blocks_at,
         public=False,
         math="the blocks of x at indices",
     )
 )
-
-
-def _reference_lookup(x: Any, index: Any, attributes: tuple[int, ...]) -> Any:
-    dim, count, _ = attributes
-    flat = x.reshape(*x.shape[:dim], -1, *x.shape[dim + count :])
-    return np.take(flat, index, dim)
 
 
 def like_third(st, frame):
@@ -248,6 +243,12 @@ declare(
         accumulates=True,
         contiguous=("input", "index"),
         public=False,
+        reference=adding_back(blocks_at),
+        samples=lambda make: [
+            ((make(5, 3), make.integers(5, high=4), make(4, 3)), {"attributes": (0, 1, 1)}),
+            ((make(2, 2, 2), make.integers(2, 2, low=-6, high=6), make(2, 3, 2)), {"attributes": (0, 2, 1)}),
+            ((make(2, 0), make.integers(0), make(2, 5)), {"attributes": (1, 1, 0)}),
+        ],
         math="zeros like `like`, with x added at the indices",
     )
 )
@@ -286,6 +287,23 @@ def put_infer(st, frame):
     return 0
 
 
+def _putting_samples(make: Any) -> Any:
+    """Each place is written once: the gradient of one that is written twice would go to both values."""
+    return [
+        ((make(6, 3), np.array([4, -6, 2]), make(3, 3)), {"attributes": (0, 1, 1)}),
+        ((make(2, 5), np.array([[1, 0], [3, 4]]), make(2, 2, 2)), {"attributes": (1, 1, 0)}),
+        ((make(2, 3, 2), np.array([5, 0]), make(1)), {"attributes": (0, 2, 0)}),
+    ]
+
+
+def _adding_samples(make: Any) -> Any:
+    repeated = (make(4, 3), np.array([1, -1, 1, 3]), make(4, 3)), {"attributes": (0, 1, 1)}, {"dtypes": _NUMBERS}
+    return [*((*call, {"dtypes": _NUMBERS}) for call in _putting_samples(make)), repeated]
+
+
+_NUMBERS = ("uint8", "int32", "int64", "float32", "float64")
+
+
 def _declare_put(name: str, add: bool, vjp: Callable[..., Any], math: str) -> Op:
     return declare(
         Op(
@@ -298,6 +316,8 @@ def _declare_put(name: str, add: bool, vjp: Callable[..., Any], math: str) -> Op
             unpromoted=("index",),
             contiguous=("input", "index", "values"),
             public=False,
+            reference=combining(np.add if add else None, blocks_at),
+            samples=_adding_samples if add else _putting_samples,
             math=math,
         )
     )
@@ -351,6 +371,11 @@ declare(
         unpromoted=("index",),
         contiguous=("input", "index"),
         public=False,
+        reference=lambda x, index, attributes: combining(None, blocks_at)(x, index, np.zeros(1), attributes),
+        samples=lambda make: [
+            ((make(6, 3), np.array([4, -6, 4])), {"attributes": (0, 1, 1)}),
+            ((make(2, 5), np.array([1, 0])), {"attributes": (1, 1, 0)}),
+        ],
         math="x with zeros in the places of indices",
     )
 )
@@ -417,6 +442,14 @@ NONZERO = declare(
         kernel=_nonzero_kernel,
         contiguous=("input",),
         public=False,
+        reference=lambda x, attributes: np.argwhere(x) if attributes[0] else np.flatnonzero(x),
+        samples=lambda make: [
+            *(
+                ((make.booleans(*shape),), {"attributes": (way,)})
+                for shape in ((37,), (2, 3, 4), (0, 3))
+                for way in (0, 1)
+            )
+        ],
         math="where x is true",
     )
 )
@@ -454,6 +487,11 @@ FLAT_INDEX = declare(
         kernel=_flat_index_kernel,
         contiguous=("*indices",),
         public=False,
+        reference=lambda *indices, attributes: np.ravel_multi_index(indices, attributes[1:], mode="wrap"),
+        samples=lambda make: [
+            ((make.integers(7, low=-3, high=3), make.integers(7, low=-4, high=4)), {"attributes": (0, 3, 4)}),
+            (tuple(make.integers(2, 2, high=n) for n in (2, 3, 4)), {"attributes": (1, 2, 3, 4)}),
+        ],
         math="i1 n2 n3 + i2 n3 + i3: one index into several dimensions",
     )
 )

@@ -100,7 +100,45 @@ def _block_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     return kernel
 
 
-def _part(name: str, infer: Callable[..., int], back: str) -> None:
+def _cat_part(x: Any, like: Any, *, attributes: tuple[int, int]) -> Any:
+    dim, start = attributes
+    return np.take(x, range(start, start + like.shape[dim]), dim)
+
+
+def _cat_block(part: Any, like: Any, *, attributes: tuple[int, int]) -> Any:
+    dim, start = attributes
+    before, after = start, like.shape[dim] - start - part.shape[dim]
+    return np.pad(part, [(before, after) if d == dim else (0, 0) for d in range(part.ndim)])
+
+
+def _stack_block(part: Any, like: Any, *, attributes: tuple[int, int]) -> Any:
+    return _cat_block(np.expand_dims(part, attributes[0]), like, attributes=attributes)
+
+
+_WHOLES = [((5, 4), (0, 2)), ((2, 6, 3), (1, 0))]  # shapes of the whole, dimensions and starts of a part of length 2
+
+
+def _samples(part: Callable[..., Any], back: bool) -> Callable[..., Any]:
+    """Return samples in which an operand of ``part(shape, dim)`` goes with the whole."""
+
+    def samples(make: Any) -> Any:
+        for whole, attributes in _WHOLES:
+            arrays = make(*whole), make(*part(whole, attributes[0]))
+            yield arrays[::-1] if back else arrays, {"attributes": attributes}
+
+    return samples
+
+
+def _shortened(shape: tuple[int, ...], dim: int) -> tuple[int, ...]:
+    return (*shape[:dim], 2, *shape[dim + 1 :])
+
+
+def _without(shape: tuple[int, ...], dim: int) -> tuple[int, ...]:
+    return shape[:dim] + shape[dim + 1 :]
+
+
+def _part(name: str, infer: Callable[..., int], back: str, part: Any, pick: Any, place: Any) -> None:
+    """Declare the gradient of cat or stack for an operand, and the gradient of that; ``part``: see _samples."""
     shared: dict[str, Any] = {"shape_only": ("like",), "unpromoted": ("like",), "public": False}
     declare(
         Op(
@@ -109,6 +147,8 @@ def _part(name: str, infer: Callable[..., int], back: str) -> None:
             kind=VIEW,
             infer=infer,
             vjp=lambda g, y, x, like: (getattr(g, back)(x, attributes=OF_ENTRY), None),
+            reference=pick,
+            samples=_samples(part, back=False),
             math=f"the part of x that an operand of {name.partition('_')[0]} became",
             **shared,
         )
@@ -122,14 +162,23 @@ def _part(name: str, infer: Callable[..., int], back: str) -> None:
             kernel=_block_kernel,
             vjp=lambda g, y, x, like: (getattr(g, name)(x, attributes=OF_ENTRY), None),
             contiguous=("input",),
+            reference=place,
+            samples=_samples(part, back=True),
             math="zeros like `like`, with x as one block",
             **shared,
         )
     )
 
 
-_part("cat_part", cat_part_infer, "cat_block")
-_part("stack_part", stack_part_infer, "stack_block")
+_part("cat_part", cat_part_infer, "cat_block", _shortened, _cat_part, _cat_block)
+_part(
+    "stack_part",
+    stack_part_infer,
+    "stack_block",
+    _without,
+    lambda x, like, attributes: np.take(x, attributes[1], attributes[0]),
+    _stack_block,
+)
 
 
 def cat_infer(st, frame):

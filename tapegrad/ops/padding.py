@@ -85,6 +85,20 @@ def _pad_kernel(zero: bool) -> Callable[[int, int], Callable[..., int]]:
     return make
 
 
+def _padded(zero: bool) -> Callable[..., Any]:
+    def reference(x: Any, *, attributes: tuple[Any, ...]) -> Any:
+        value, *amounts = attributes
+        pairs = list(zip(amounts[::2], amounts[1::2], strict=True))
+        return np.pad(x, pairs, constant_values=np.asarray(0 if zero else value).astype(x.dtype))
+
+    return reference
+
+
+def _cropped(x: Any, *, attributes: tuple[Any, ...]) -> Any:
+    pairs = zip(attributes[1::2], attributes[2::2], strict=True)
+    return x[tuple(slice(a, n - b) for (a, b), n in zip(pairs, x.shape, strict=True))]
+
+
 def _declare_pad(name: str, zero: bool) -> Op:
     return declare(
         Op(
@@ -95,6 +109,12 @@ def _declare_pad(name: str, zero: bool) -> Op:
             kernel=_pad_kernel(zero),
             vjp=lambda g, y, x: g.crop(attributes=OF_ENTRY),
             public=False,
+            reference=_padded(zero),
+            samples=lambda make: [
+                ((make(3, 4),), {"attributes": (2.0, 1, 2, 0, 3)}),
+                ((make(5),), {"attributes": (-1.0, 2, 0)}),
+                ((make(0, 2),), {"attributes": (1.0, 1, 1, 0, 0)}),
+            ],
             math="x with a number around it" if not zero else "x with zeros around it",
         )
     )
@@ -110,6 +130,11 @@ declare(
         infer=crop_infer,
         vjp=lambda g, y, x: g.pad_zeros(attributes=OF_ENTRY),
         public=False,
+        reference=_cropped,
+        samples=lambda make: [
+            ((make(6, 7),), {"attributes": (0.0, 1, 2, 0, 3)}),
+            ((make(5),), {"attributes": (0.0, 2, 0)}),
+        ],
         math="x without what a padding added",
     )
 )

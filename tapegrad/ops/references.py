@@ -125,7 +125,7 @@ def blocks_at(x: Array, index: Array, attributes: tuple[int, ...]) -> Array:
 
 def elements_at(x: Array, index: Array, attributes: tuple[int]) -> Array:
     """Return the elements whose place along one dimension is the index, and along the others that of the index."""
-    grid = list(np.indices(index.shape, sparse=True))
+    grid: list[Any] = list(np.indices(index.shape, sparse=True))
     grid[attributes[0]] = index
     return x[tuple(grid)]
 

@@ -1,6 +1,7 @@
 """Ops that move elements into new memory: flip, roll, triangles, diagonals into matrices."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -137,6 +138,13 @@ ROLL = declare(
         vjp=lambda g, y, x: g.roll_back(attributes=OF_ENTRY),
         contiguous=("input",),
         public=False,
+        reference=np.roll,
+        samples=lambda make: [
+            ((make(3, 4), 1, 0),),
+            ((make(2, 5, 3), -7, 1),),
+            ((make(5), 2, 0),),
+            ((make(0, 3), 1, 0),),
+        ],
         math="x moved along a dimension, the end coming in at the front; attributes: shift, dimension",
     )
 )
@@ -150,6 +158,8 @@ declare(
         vjp=lambda g, y, x: g.roll(attributes=OF_ENTRY),
         contiguous=("input",),
         public=False,
+        reference=lambda x, attributes: np.roll(x, -attributes[0], attributes[1]),
+        samples=lambda make: [((make(2, 5, 3),), {"attributes": (shift, 1)}) for shift in (2, -1)],
         math="x moved the other way",
     )
 )
@@ -249,6 +259,14 @@ def _diag_embed_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     return kernel
 
 
+def _diagonal_matrices(x: Any, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Any:
+    length = x.shape[-1] + abs(offset)
+    y = np.zeros((*x.shape[:-1], length, length), x.dtype)
+    rows = np.arange(x.shape[-1])
+    y[..., rows + max(-offset, 0), rows + max(offset, 0)] = x
+    return np.moveaxis(y, (-2, -1), (dim1, dim2))
+
+
 DIAG_EMBED = declare(
     Op(
         name="diag_embed",
@@ -257,6 +275,8 @@ DIAG_EMBED = declare(
         infer=diag_embed_infer,
         kernel=_diag_embed_kernel,
         vjp=lambda g, y, x: g.diagonal(attributes=OF_ENTRY),
+        reference=_diagonal_matrices,
+        samples=lambda make: [((make(3),),), ((make(2, 3), 1),), ((make(2, 3), -2, 0, 2),), ((make(0),),)],
         public=False,
         math="matrices with x on a diagonal",
     )

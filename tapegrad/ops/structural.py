@@ -1,6 +1,7 @@
 """Ops that the machine itself emits: casts, copies, the sum that undoes broadcasting, views by strides."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from tapegrad.kernels.reduce_sum import sum_parts
 from tapegrad.native.dtypes import BOOL, POINTERS
 from tapegrad.native.pointers import stack_words
 from tapegrad.ops.elementwise import elementwise
+from tapegrad.ops.references import adding_back, strided_elements
 from tapegrad.ops.registry import OF_ENTRY, Op, declare
 from tapegrad.runtime.layout import (
     FROM_ATTRIBUTE,
@@ -200,6 +202,12 @@ declare(
         unpromoted=("like",),
         contiguous=("input",),
         public=False,
+        reference=adding_back(strided_elements),
+        samples=lambda make: [
+            ((make(3), make(2, 4)), {"attributes": (1, 1, 3, 2)}),
+            ((make(2, 2), make(3, 4)), {"attributes": (2, 1, 2, 2, 4, 1)}),
+            ((make(2, 3), make(4)), {"attributes": (2, 0, 2, 3, 1, 1)}),
+        ],
         math="zeros like `like`, with x added where as_strided has its elements",
     )
 )
@@ -226,6 +234,11 @@ declare(
         shape_only=("like",),
         contiguous=("input",),
         public=False,
+        reference=lambda x, like, attributes: strided_elements(x, attributes).copy(),
+        samples=lambda make: [
+            ((make(2, 4), make(2, 4)), {"attributes": (1, 1, 3, 2)}),
+            ((make(3, 4), make(3, 4)), {"attributes": (2, 1, 2, 2, 4, 1)}),
+        ],
         math="the elements of x where as_strided has those of `like`",
     )
 )
@@ -259,6 +272,12 @@ declare(
         math="x after the write of w through a view of x",
     )
 )
+
+
+def _erased(x: Any, like: Any, *, attributes: tuple[int, ...]) -> Any:
+    y = np.array(x, order="C")
+    strided_elements(y, attributes)[...] = 0
+    return y
 
 
 def _overlay_erase_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
@@ -301,6 +320,11 @@ declare(
         unpromoted=("like",),
         contiguous=("input",),
         public=False,
+        reference=_erased,
+        samples=lambda make: [
+            ((make(2, 4), make(2, 4)), {"attributes": (1, 1, 3, 2)}),
+            ((make(3, 4), make(3, 4)), {"attributes": (2, 1, 2, 2, 4, 1)}),
+        ],
         math="x with zeros where as_strided has its elements",
     )
 )

@@ -14,6 +14,7 @@ from tapegrad.kernels.strided import make_strided_add
 from tapegrad.native.cache import jit
 from tapegrad.native.dtypes import ITEM_BYTES, POINTERS
 from tapegrad.native.pointers import int64_at, stack_words
+from tapegrad.ops.references import adding_back
 from tapegrad.ops.registry import OF_ENTRY, Op, declare
 from tapegrad.ops.structural import like_second
 from tapegrad.runtime.layout import (
@@ -136,7 +137,20 @@ def view_like_infer(st, frame):
     return 0
 
 
-VIEW_OP = _view("view", view_infer, lambda g, y, x: g.view_like(x), "x in another shape")
+VIEW_OP = _view(
+    "view",
+    view_infer,
+    lambda g, y, x: g.view_like(x),
+    "x in another shape",
+    reference=lambda x, attributes: x.reshape(attributes),
+    samples=lambda make: [
+        ((make(2, 6),), {"attributes": (2, 3, -1)}),
+        ((make(12),), {"attributes": (1, 3, 4, 1)}),
+        ((make(2, 3, 4),), {"attributes": (6, 4)}, {"layouts": ("strided", "offset")}),
+        ((make(),), {"attributes": (1, 1)}),
+        ((make(0, 3),), {"attributes": (3, 0)}),
+    ],
+)
 _view(
     "view_like",
     view_like_infer,
@@ -146,6 +160,8 @@ _view(
     shape_only=("like",),
     unpromoted=("like",),
     contiguous=("input",),
+    reference=lambda x, like: x.reshape(like.shape),
+    samples=lambda make: [((make(2, 6), make(3, 4)),), ((make(4), make(2, 2)),)],
 )
 
 
@@ -193,13 +209,20 @@ def permute_back_infer(st, frame):
 
 
 PERMUTE = _view(
-    "permute", permute_infer, lambda g, y, x: g.permute_back(attributes=OF_ENTRY), "x with its dimensions reordered"
+    "permute",
+    permute_infer,
+    lambda g, y, x: g.permute_back(attributes=OF_ENTRY),
+    "x with its dimensions reordered",
+    reference=np.transpose,
+    samples=lambda make: [((make(2, 3, 4), (1, -1, 0)),), ((make(5), (0,)),), ((make(2, 0), (1, 0)),)],
 )
 _view(
     "permute_back",
     permute_back_infer,
     lambda g, y, x: g.permute(attributes=OF_ENTRY),
     "x with its dimensions in their former order",
+    reference=lambda x, attributes: np.transpose(x, np.argsort(attributes)),
+    samples=lambda make: [((make(2, 3, 4),), {"attributes": (1, 2, 0)}), ((make(3, 4),), {"attributes": (1, 0)})],
 )
 
 
@@ -223,7 +246,12 @@ def transpose_infer(st, frame):
 
 
 TRANSPOSE = _view(
-    "transpose", transpose_infer, lambda g, y, x: g.transpose(attributes=OF_ENTRY), "x with two dimensions swapped"
+    "transpose",
+    transpose_infer,
+    lambda g, y, x: g.transpose(attributes=OF_ENTRY),
+    "x with two dimensions swapped",
+    reference=np.swapaxes,
+    samples=lambda make: [((make(2, 3, 4), 0, -1),), ((make(3, 3), 1, 0),), ((make(4), 0, 0),)],
 )
 
 
@@ -270,10 +298,20 @@ def unsqueeze_infer(st, frame):
 
 
 SQUEEZE = _view(
-    "squeeze", squeeze_infer, lambda g, y, x: g.unsqueeze(attributes=OF_ENTRY), "x without dimensions of length 1"
+    "squeeze",
+    squeeze_infer,
+    lambda g, y, x: g.unsqueeze(attributes=OF_ENTRY),
+    "x without dimensions of length 1",
+    reference=np.squeeze,
+    samples=lambda make: [((make(2, 1, 3, 1),),), ((make(1, 3, 1), -1),), ((make(1, 2, 1), (0, 2)),), ((make(1),),)],
 )
 UNSQUEEZE = _view(
-    "unsqueeze", unsqueeze_infer, lambda g, y, x: g.squeeze(attributes=OF_ENTRY), "x with new dimensions of length 1"
+    "unsqueeze",
+    unsqueeze_infer,
+    lambda g, y, x: g.squeeze(attributes=OF_ENTRY),
+    "x with new dimensions of length 1",
+    reference=np.expand_dims,
+    samples=lambda make: [((make(2, 3), 1),), ((make(2, 3), -1),), ((make(), 0),)],
 )
 
 
@@ -300,14 +338,36 @@ def expand_infer(st, frame):
     return 0
 
 
-EXPAND = _view("expand", expand_infer, lambda g, y, x: g, "x broadcast to a shape")
+EXPAND = _view(
+    "expand",
+    expand_infer,
+    lambda g, y, x: g,
+    "x broadcast to a shape",
+    reference=lambda x, attributes: np.broadcast_to(x, attributes),
+    samples=lambda make: [
+        ((make(3, 1),), {"attributes": (2, 3, 4)}),
+        ((make(),), {"attributes": (2, 3)}),
+        ((make(1, 3),), {"attributes": (0, 3)}),
+    ],
+)
 
 
 # ---- views that keep a part ----
 
 
-def _partial_view(name: str, geometry: Callable[..., int], math: str) -> Op:
-    """Declare a view by ``geometry(st, frame, source, result)`` on rows of slots, and the op that is its gradient."""
+def _partial_view(
+    name: str,
+    geometry: Callable[..., int],
+    math: str,
+    pick: Callable[..., Any],
+    cases: list[tuple[tuple[int, ...], tuple[int, ...]]],
+    positional: bool = False,
+) -> Op:
+    """Declare a view by ``geometry(st, frame, source, result)`` on rows of slots, and the op that is its gradient.
+
+    ``pick(x, attributes)`` is the view in NumPy, which is tested on cases of shapes and attributes; ``positional``:
+    those are the arguments of the public function of that name.
+    """
 
     def infer(st, frame):
         return geometry(st, frame, slot_of(st, input_slot(frame, 0)), slot_of(st, output_slot(frame, 0)))
@@ -345,7 +405,17 @@ def _partial_view(name: str, geometry: Callable[..., int], math: str) -> Op:
 
     infer.__qualname__ = f"{name}_infer"
     back = f"{name}_backward"
-    op = _view(name, infer, lambda g, y, x: getattr(g, back)(x, attributes=OF_ENTRY), math)
+    op = _view(
+        name,
+        infer,
+        lambda g, y, x: getattr(g, back)(x, attributes=OF_ENTRY),
+        math,
+        reference=(lambda x, *attributes: pick(x, attributes)) if positional else pick,
+        samples=lambda make: [
+            ((make(*shape), *attributes),) if positional else ((make(*shape),), {"attributes": attributes})
+            for shape, attributes in cases
+        ],
+    )
     declare(
         Op(
             name=back,
@@ -358,6 +428,11 @@ def _partial_view(name: str, geometry: Callable[..., int], math: str) -> Op:
             unpromoted=("like",),
             accumulates=True,
             public=False,
+            reference=adding_back(pick),
+            samples=lambda make: [
+                ((make(*np.shape(pick(np.empty(shape), attributes))), make(*shape)), {"attributes": attributes})
+                for shape, attributes in cases
+            ],
             math=f"zeros like `like`, with x added where `{name}` has its elements",
         )
     )
@@ -492,8 +567,52 @@ def unfold_geometry(st, frame, source, result):
     return 0
 
 
-INDEX = _partial_view("index", index_geometry, "x at integers and slices")
-DIAGONAL = _partial_view(
-    "diagonal", diagonal_geometry, "the elements where two indices are the same, but for an offset"
+def _index(x: Any, attributes: tuple[int, ...]) -> Any:
+    key: list[Any] = []
+    words = iter(attributes)
+    for command in words:
+        if command == SELECT:
+            key.append(next(words))
+        elif command == SLICE:
+            key.append(slice(next(words), next(words), next(words)))
+        elif command == SKIP:
+            key += [slice(None)] * next(words)
+        else:
+            key.append(None if command == NEW_DIM else ...)
+    return x[tuple(key)]
+
+
+def _windows(x: Any, attributes: tuple[int, ...]) -> Any:
+    dim, size, step = attributes
+    windows = np.lib.stride_tricks.sliding_window_view(x, size, dim)
+    return np.moveaxis(np.moveaxis(windows, dim, 0)[::step], 0, dim)
+
+
+INDEX = _partial_view(
+    "index",
+    index_geometry,
+    "x at integers and slices",
+    _index,
+    [
+        ((3, 4), (SELECT, 1)),
+        ((3, 6, 2), (SLICE, 0, 2, 1, SLICE, 1, END, 2, NEW_DIM)),
+        ((3, 4, 2), (ELLIPSIS, SELECT, -1)),
+        ((2, 3, 4), (SKIP, 2, SLICE, 3, 1, 1)),
+        ((3,), (NEW_DIM, SELECT, 2)),
+    ],
 )
-UNFOLD = _partial_view("unfold", unfold_geometry, "windows of x along a dimension")
+DIAGONAL = _partial_view(
+    "diagonal",
+    diagonal_geometry,
+    "the elements where two indices are the same, but for an offset",
+    lambda x, attributes: np.diagonal(x, *attributes),
+    [((3, 4), (0, 0, 1)), ((3, 4), (-1, 1, 0)), ((2, 4, 3), (1, 1, 2)), ((2, 2), (5, 0, 1))],
+    positional=True,
+)
+UNFOLD = _partial_view(
+    "unfold",
+    unfold_geometry,
+    "windows of x along a dimension",
+    _windows,
+    [((7,), (0, 3, 2)), ((2, 5), (1, 2, 1)), ((5, 2), (0, 3, 1))],
+)
