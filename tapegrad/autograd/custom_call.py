@@ -13,7 +13,16 @@ from tapegrad.runtime.handle import Tensor
 from tapegrad.runtime.layout import INFERENCE, INFERENCE_SAVED, PYTHON, REQUIRES_GRAD
 from tapegrad.runtime.machine import machine
 
-_OP = declare(Op(name="custom_function", inputs=("*tensors",), kind=PYTHON, public=False, math="a custom Function"))
+_OP = declare(
+    Op(
+        name="custom_function",
+        inputs=("*tensors",),
+        kind=PYTHON,
+        public=False,
+        samples="calls Python: tests/test_function.py",
+        math="a custom Function",
+    )
+)
 
 
 def _requires_grad(tensor: Tensor) -> bool:

@@ -58,6 +58,9 @@ def like_first(st, frame):
     return _shape_of_first(st, frame)
 
 
+DRAWS = "draws random numbers: tests/test_random.py, and their kernels tests/test_philox.py"
+
+
 # ---- fills: attributes are the parameters ----
 
 
@@ -121,6 +124,7 @@ def _fill(name: str, kernel: Any, dtypes: int, math: str) -> Op:
             unpromoted=("state",),
             writes=("state",),
             public=False,
+            samples=DRAWS,
             math=math,
         )
     )
@@ -175,6 +179,7 @@ BERNOULLI_EACH = declare(
         contiguous=("input",),
         writes=("state",),
         public=False,
+        samples=DRAWS,
         math="1 with probability x, else 0",
     )
 )
@@ -213,6 +218,7 @@ RANDPERM = declare(
         kernel=_randperm_kernel,
         writes=("state",),
         public=False,
+        samples=DRAWS,
         math="a permutation of 0 .. n-1",
     )
 )
@@ -268,6 +274,7 @@ MULTINOMIAL = declare(
         contiguous=("input",),
         writes=("state",),
         public=False,
+        samples=DRAWS,
         math="columns drawn by the weights x",
     )
 )
@@ -361,6 +368,7 @@ DROPOUT = declare(
         contiguous=("input",),
         writes=("state",),
         public=False,
+        samples=DRAWS,
         math="x mask / (1 - p)",
     )
 )
@@ -376,6 +384,7 @@ declare(
         unpromoted=("mark",),
         contiguous=("input",),
         public=False,
+        samples="the mask is that of a dropout that was drawn: tests/test_random.py",
         math="x mask / (1 - p), by the mask of an earlier dropout",
     )
 )

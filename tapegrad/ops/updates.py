@@ -140,6 +140,7 @@ def _declare_update(
             contiguous=("*grads",),
             writes=tuple(role for role in roles if role != "*grads"),
             public=False,
+            samples="writes into its operands: tests/test_optim.py, against torch",
             math=math,
         )
     )
