@@ -104,7 +104,7 @@ def test_warmup_compiles_all_that_the_demo_needs(tmp_path):
     second = python("-m", "tapegrad", "warmup", TAPEGRAD_CACHE_DIR=cache).split()
     assert int(first[0]) > 20  # "214 functions compiled, 0 loaded from the cache, in 9.9 s"
     assert int(second[0]) == 0
-    assert int(second[3]) == int(first[0])
+    assert int(second[3]) == int(first[0]) + int(first[3])  # where there is a second process, it compiles some of them
     program = """
 import numpy, tapegrad as tg
 from tapegrad.demo.data import Digits

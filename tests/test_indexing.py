@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from torch_oracle import array, check, check_error, check_values, torch
 
 import tapegrad as tg
-from tests.torch_oracle import array, check, check_error, check_values, torch
 
 R = np.random.default_rng(0)
 X = R.normal(size=(3, 4, 5))

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from torch_oracle import array, torch
 
 import tapegrad as tg
 from tapegrad.ops import functions
 from tapegrad.runtime.machine import machine
-from tests.torch_oracle import array, torch
 
 DATA = np.arange(1.0, 7.0).reshape(2, 3)
 

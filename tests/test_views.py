@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from torch_oracle import check, check_error
 
 import tapegrad as tg
 from tapegrad.ops import functions
 from tapegrad.runtime.machine import machine
-from tests.torch_oracle import check, check_error
 
 R = np.random.default_rng(0)
 
