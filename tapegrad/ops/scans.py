@@ -1,7 +1,8 @@
 """Scans along one dimension: running sums, products, extrema, log-sums of exponentials; differences and trapezoids.
 
-The gradients are scans too. With g the gradient of running products y, R_k = g_k + x_(k+1) R_(k+1) (``recur_back``) gives
-gx_k = R_k y_(k-1) without a division, so zeros do no harm; recur_back and its mirror image are each other's gradients.
+The gradients are scans too. With g the gradient of running products y, R_k = g_k + x_(k+1) R_(k+1) (``recur_back``)
+gives gx_k = R_k y_(k-1) without a division, so zeros do no harm; recur_back and its mirror image are each other's
+gradients.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def _scan_kernel(start: float, step: Callable[..., Any], backward: bool = False,
         scan = make_scan(dtype, result_dtype, start, step, backward, late)
         second = 1 if step is recurrence_step else 0
 
-        def kernel(st, frame):  # type: ignore[no-untyped-def]
+        def kernel(st, frame):
             words = stack_words(3)
             extents(slot_of(st, input_slot(frame, 0)), attribute(frame, MASK), words)
             outer, n, inner = int64_at(words)[0], int64_at(words)[1], int64_at(words)[2]
@@ -65,8 +66,8 @@ def _scan_kernel(start: float, step: Callable[..., Any], backward: bool = False,
 
 
 def _declare(name: str, kernel: Make, vjp: Any, math: str, inputs: tuple[str, ...] = ("input",), **more: Any) -> Op:
-    more = {"infer": same_infer, "contiguous": inputs, "result": FROM_ATTRIBUTE} | more
-    return declare(Op(name=name, inputs=inputs, kind=GENERAL, kernel=kernel, vjp=vjp, math=math, **more))
+    options: dict[str, Any] = {"infer": same_infer, "contiguous": inputs, "result": FROM_ATTRIBUTE} | more
+    return declare(Op(name=name, inputs=inputs, kind=GENERAL, kernel=kernel, vjp=vjp, math=math, **options))
 
 
 def _reversed_sums(x: Any, *, attributes: tuple[int, ...]) -> Any:
@@ -169,7 +170,7 @@ def _shift_kernel(back: bool, fill: int) -> Make:
     def make(dtype: int, result_dtype: int) -> Callable[..., int]:
         shift = make_shift(dtype)
 
-        def kernel(st, frame):  # type: ignore[no-untyped-def]
+        def kernel(st, frame):
             words = stack_words(3)
             extents(slot_of(st, input_slot(frame, 0)), attribute(frame, MASK), words)
             outer, n, inner = int64_at(words)[0], int64_at(words)[1], int64_at(words)[2]
@@ -210,7 +211,7 @@ _declare(
 def _place_last_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     pointer, scalar = POINTERS[dtype], SCALARS[dtype]
 
-    def kernel(st, frame):  # type: ignore[no-untyped-def]
+    def kernel(st, frame):
         words = stack_words(3)
         extents(slot_of(st, output_slot(frame, 0)), attribute(frame, MASK), words)
         outer, n, inner = int64_at(words)[0], int64_at(words)[1], int64_at(words)[2]
@@ -229,7 +230,7 @@ def _place_last_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
 def _take_last_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     pointer = POINTERS[dtype]
 
-    def kernel(st, frame):  # type: ignore[no-untyped-def]
+    def kernel(st, frame):
         words = stack_words(3)
         extents(slot_of(st, input_slot(frame, 0)), attribute(frame, MASK), words)
         outer, n, inner = int64_at(words)[0], int64_at(words)[1], int64_at(words)[2]
@@ -287,7 +288,7 @@ def _decay(x: Any, *, attributes: tuple[int, ...]) -> Any:
 def _decay_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     decay = make_decay(dtype)
 
-    def kernel(st, frame):  # type: ignore[no-untyped-def]
+    def kernel(st, frame):
         words = stack_words(3)
         extents(slot_of(st, input_slot(frame, 0)), attribute(frame, MASK), words)
         outer, n, inner = int64_at(words)[0], int64_at(words)[1], int64_at(words)[2]
@@ -322,7 +323,7 @@ def _extremum_kernel(largest: bool) -> Make:
     def make(dtype: int, result_dtype: int) -> Callable[..., int]:
         run = make_running_extremum(dtype, largest)
 
-        def kernel(st, frame):  # type: ignore[no-untyped-def]
+        def kernel(st, frame):
             words = stack_words(3)
             extents(slot_of(st, input_slot(frame, 0)), attribute(frame, MASK), words)
             outer, n, inner = int64_at(words)[0], int64_at(words)[1], int64_at(words)[2]
@@ -386,7 +387,7 @@ def _scanned(op: Op, input: Tensor, dim: int, dtype: Any) -> Tensor:
         input = functions["to_dtype"](input, dtype)
     code = machine.dtype_of(input._handle)
     result = call(op, input, attributes=_attributes(input, dim, code if code >= FLOAT32 else INT64))
-    return result if dtype is None else functions["to_dtype"](result, dtype)  # type: ignore[no-any-return]
+    return result if dtype is None else functions["to_dtype"](result, dtype)
 
 
 @function()
@@ -442,7 +443,7 @@ def diff(input: Tensor, n: int = 1, dim: int = -1, prepend: Any = None, append: 
         length = max(shape_of(result)[dim] - 1, 0)
         start = min(1, shape_of(result)[dim])
         result = narrow(result, dim, start, length) - narrow(result, dim, 0, length)
-    return result  # type: ignore[no-any-return]
+    return result
 
 
 @function(aliases=("trapz",), method=False)
@@ -452,8 +453,8 @@ def trapezoid(y: Tensor, x: Tensor | None = None, *, dx: float = 1, dim: int = -
     length = max(shape_of(y)[dim] - 1, 0)
     pairs = narrow(y, dim, min(1, shape_of(y)[dim]), length) + narrow(y, dim, 0, length)
     if x is None:
-        return functions["sum"](pairs, dim) * (dx / 2.0)  # type: ignore[no-any-return]
+        return functions["sum"](pairs, dim) * (dx / 2.0)
     steps = diff(x, dim=dim if len(shape_of(x)) > 1 else 0)
     if len(shape_of(x)) == 1:
         steps = functions["reshape"](steps, (-1, *(1,) * (len(shape_of(y)) - 1 - dim % len(shape_of(y)))))
-    return functions["sum"](pairs * steps, dim) / 2.0  # type: ignore[operator,no-any-return]
+    return functions["sum"](pairs * steps, dim) / 2.0

@@ -203,7 +203,9 @@ _WEIGHTED_COUNTS = declare(
         contiguous=("weights", "index"),
         public=False,
         reference=lambda w, index, attributes: np.bincount(index, w, minlength=attributes[1]),
-        samples=lambda make: [((make(20), make.integers(20, high=7)), {"attributes": (0, 9)})],
+        samples=lambda make: [
+            ((make(20), make.integers(20, high=7)), {"attributes": (0, 9)}, {"dtypes": ("float32", "float64")})
+        ],
         math="the sum of the weights of each index",
     )
 )

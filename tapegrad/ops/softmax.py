@@ -16,6 +16,7 @@ from tapegrad.native.dtypes import FLOAT32, POINTERS, SCALARS
 from tapegrad.native.pointers import int64_at, stack_words
 from tapegrad.ops.calls import call, expect_tensor, function, functions, normal_dim
 from tapegrad.ops.reduction_rules import KEEPDIM, MASK, TORCH_NAMES, extents, mask_of, reduced_infer, same_infer
+from tapegrad.ops.references import along_samples, axis_of, calls_along
 from tapegrad.ops.registry import FLOATS, OF_ENTRY, Op, declare
 from tapegrad.runtime.dtype import get_default_dtype
 from tapegrad.runtime.handle import Tensor
@@ -65,7 +66,16 @@ def _backward_kernel(logarithm: bool) -> Callable[[int, int], Callable[..., int]
     return make
 
 
-def _declare(name: str, inputs: tuple[str, ...], kernel: Any, vjp: Any, math: str, public: bool = False) -> Op:
+def _declare(
+    name: str,
+    inputs: tuple[str, ...],
+    kernel: Any,
+    vjp: Any,
+    math: str,
+    reference: Any,
+    samples: Any,
+    public: bool = False,
+) -> Op:
     return declare(
         Op(
             name=name,
@@ -77,9 +87,28 @@ def _declare(name: str, inputs: tuple[str, ...], kernel: Any, vjp: Any, math: st
             dtypes=FLOATS,
             contiguous=inputs,
             public=public,
+            reference=reference,
+            samples=samples,
             math=math,
         )
     )
+
+
+def _softmax(x: Any, dim: int) -> Any:
+    e = np.exp(x - x.max(dim, keepdims=True))
+    return e / e.sum(dim, keepdims=True)
+
+
+def _softmax_backward(g: Any, y: Any, *, attributes: tuple[int, ...]) -> Any:
+    return y * (g - (g * y).sum(axis_of(attributes), keepdims=True))
+
+
+def _log_softmax_backward(g: Any, y: Any, *, attributes: tuple[int, ...]) -> Any:
+    return g - np.exp(y) * g.sum(axis_of(attributes), keepdims=True)
+
+
+def _backward_samples(make: Any) -> Any:
+    return [*calls_along([make(2, 3, 4), make(2, 3, 4)], 0b10), *calls_along([make(3, 4), make(3, 4)], 0b10)]
 
 
 def _softmax_backward_rule(h: Any, q: Any, g: Any, y: Any) -> Any:
@@ -100,6 +129,8 @@ _SOFTMAX = _declare(
     _forward_kernel(False),
     lambda g, y, x: g.softmax_backward(y, attributes=OF_ENTRY),
     "e**x / sum(e**x)",
+    _softmax,
+    along_samples,
     public=True,
 )
 _LOG_SOFTMAX = _declare(
@@ -108,10 +139,28 @@ _LOG_SOFTMAX = _declare(
     _forward_kernel(True),
     lambda g, y, x: g.log_softmax_backward(y, attributes=OF_ENTRY),
     "x - log(sum(e**x))",
+    lambda x, dim: np.log(_softmax(x, dim)),
+    along_samples,
     public=True,
 )
-_declare("softmax_backward", ("g", "y"), _backward_kernel(False), _softmax_backward_rule, "w (x - sum(x w))")
-_declare("log_softmax_backward", ("g", "y"), _backward_kernel(True), _log_softmax_backward_rule, "x - e**w sum(x)")
+_declare(
+    "softmax_backward",
+    ("g", "y"),
+    _backward_kernel(False),
+    _softmax_backward_rule,
+    "w (x - sum(x w))",
+    _softmax_backward,
+    _backward_samples,
+)
+_declare(
+    "log_softmax_backward",
+    ("g", "y"),
+    _backward_kernel(True),
+    _log_softmax_backward_rule,
+    "x - e**w sum(x)",
+    _log_softmax_backward,
+    _backward_samples,
+)
 
 
 def _logsumexp_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
@@ -152,6 +201,8 @@ _LOGSUMEXP = declare(
         vjp=lambda g, y, x: (
             g[0].expand_reduced(x, attributes=OF_ENTRY) * x.exp_difference(y[0].expand_reduced(x, attributes=OF_ENTRY))
         ),
+        reference=lambda x, dim, keepdim=False: np.log(np.sum(np.exp(x), dim, keepdims=keepdim)),
+        samples=lambda make: [*along_samples(make), ((make(2, 3, 4),), {"dim": (0, 2), "keepdim": True})],
         math="log(sum(e**x)); the second result is scratch",
     )
 )

@@ -51,7 +51,7 @@ def _sort_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     size = ITEM_BYTES[dtype]
     sort_row = make_sort_row(dtype)
 
-    def kernel(st, frame):  # type: ignore[no-untyped-def]
+    def kernel(st, frame):
         words = stack_words(3)
         extents(slot_of(st, input_slot(frame, 0)), attribute(frame, MASK), words)
         outer, n, inner = int64_at(words)[0], int64_at(words)[1], int64_at(words)[2]
@@ -183,7 +183,7 @@ def _median(input: Tensor, dim: int | None, keepdim: bool, name: str) -> Any:
     if dim is None:
         flat = functions["reshape"](expect_tensor(input, name), (-1,))
         if shape_of(flat) == (0,):
-            return functions["sum"](flat) / 0.0 if input.is_floating_point() else functions["sum"](flat)  # type: ignore[attr-defined]
+            return functions["sum"](flat) / 0.0 if input.is_floating_point() else functions["sum"](flat)
         return _median(flat, 0, False, name).values
     dim, n = _length(input, dim, name)
     indices = _sorted(input, dim, False).indices
@@ -213,7 +213,7 @@ def _mode_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     """From sorted values, the place of the last element of the longest run (the first such run)."""
     pointer = POINTERS[dtype]
 
-    def kernel(st, frame):  # type: ignore[no-untyped-def]
+    def kernel(st, frame):
         words = stack_words(3)
         extents(slot_of(st, input_slot(frame, 0)), attribute(frame, MASK), words)
         outer, n, inner = int64_at(words)[0], int64_at(words)[1], int64_at(words)[2]
