@@ -220,7 +220,7 @@ def _place_last_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
         for r in range(outer):
             for i in range((n - 1) * inner):
                 y[r * n * inner + i] = scalar(0)
-            for i in range(inner):
+            for i in range(inner if n > 0 else 0):
                 y[(r * n + n - 1) * inner + i] = g[r * inner + i]
         return 0
 
@@ -228,7 +228,7 @@ def _place_last_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
 
 
 def _take_last_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
-    pointer = POINTERS[dtype]
+    pointer, scalar = POINTERS[dtype], SCALARS[dtype]
 
     def kernel(st, frame):
         words = stack_words(3)
@@ -238,7 +238,7 @@ def _take_last_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
         y = pointer(data_address(st, output_slot(frame, 0)))
         for r in range(outer):
             for i in range(inner):
-                y[r * inner + i] = x[(r * n + n - 1) * inner + i]
+                y[r * inner + i] = x[(r * n + n - 1) * inner + i] if n > 0 else scalar(0)
         return 0
 
     return kernel
