@@ -134,7 +134,7 @@ def test_a_negative_integer_power_of_integers():
 
 
 @pytest.mark.parametrize("exponent", [0, 0.0, 1, 2, 2.0, 3, 0.5, -1, 1.5])
-def test_gradient_of_powers_at_zero(exponent):
+def test_gradient_of_powers_at_zero_is_torch_s(exponent):
     torch = pytest.importorskip("torch")
     x = torch.tensor([0.0, 2.0], dtype=torch.float64, requires_grad=True)
     (wanted,) = torch.autograd.grad((x**exponent).sum(), x)
@@ -166,7 +166,7 @@ def test_gradient_of_clamp_includes_the_bounds():
 
 
 @pytest.mark.parametrize("low", [-1.0, 0.5, 2.0])
-def test_gradient_of_clamp_reaches_its_bounds(low):
+def test_gradient_of_clamp_reaches_its_bounds_as_torch_s(low):
     torch = pytest.importorskip("torch")
     values = [[-2.0, 0.7, 1.0, 3.0], [low] * 4, [1.0] * 4]
     leaves = [torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in values]
@@ -307,7 +307,7 @@ NAMES_AND_ARGUMENTS = [
 
 
 @pytest.mark.parametrize(("name", "arguments"), NAMES_AND_ARGUMENTS)
-def test_activations_with_arguments(name, arguments):
+def test_activations_with_arguments_are_torch_s(name, arguments):
     torch = pytest.importorskip("torch")
     values = [-7.0, -1.0, -0.2, 0.0, 0.3, 1.0, 8.0]
     x = torch.tensor(values, dtype=torch.float64, requires_grad=True)
@@ -336,7 +336,7 @@ def test_arguments_are_checked():
 
 
 @pytest.mark.parametrize("eps", [None, 0.1])
-def test_logit(eps):
+def test_logit_is_torch_s(eps):
     torch = pytest.importorskip("torch")
     values = [-0.5, 0.0, 0.05, 0.3, 1.0, 1.5]
     x = torch.tensor(values, dtype=torch.float64, requires_grad=True)

@@ -183,6 +183,11 @@ def test_matrix_rank():
     assert tg.matrix_rank(tg.zeros(2, 0, 3)).tolist() == [0, 0]
 
 
+def test_the_error_names_the_op_though_a_copy_came_first():
+    with pytest.raises(RuntimeError, match=r"^linalg[._]inv: "):
+        tg.linalg.inv(tg.zeros(2, 3, 3).transpose(0, 1)[:2, :2].expand(2, 2, 3)[..., :2])
+
+
 def test_gradient_of_the_determinant_of_singular_matrices():
     """The cofactors are the derivatives, whatever the rank: by minors."""
     for a in (

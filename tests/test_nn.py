@@ -460,7 +460,7 @@ def test_fills_have_their_deviation(fill, options, deviation):
     assert w.detach().numpy().std() == pytest.approx(deviation, rel=0.02)
 
 
-def test_eye_and_gains():
+def test_eye_and_gains_are_torch_s():
     np.testing.assert_array_equal(nn.init.eye_(tg.zeros(2, 3)).numpy(), np.eye(2, 3))
     torch = pytest.importorskip("torch")
     for name in ("linear", "tanh", "relu", "leaky_relu", "selu"):

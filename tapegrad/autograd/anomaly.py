@@ -71,7 +71,7 @@ class detect_anomaly(set_detect_anomaly):  # noqa: N801 (torch's name)
         >>> import warnings
         >>> import tapegrad as tg
         >>> x = tg.tensor(-1.0, requires_grad=True)
-        >>> with warnings.catch_warnings(action="ignore"), tg.autograd.set_detect_anomaly(True):  # it names the line too
+        >>> with warnings.catch_warnings(action="ignore"), tg.autograd.set_detect_anomaly(True):
         ...     tg.sqrt(x).backward()
         Traceback (most recent call last):
         RuntimeError: Function 'SqrtBackward0' returned nan values in its 0th output.

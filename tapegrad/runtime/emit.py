@@ -633,6 +633,7 @@ def emit(st, op, frame, target):
     if status == 0 and state.check_bounds:
         status = _verify(st, frame)
     if status < 0:
+        state.error_op = op  # a copy made on the way has put itself there
         _drop_results(st, frame)
         _release_temporaries(st, frame)
         return status
