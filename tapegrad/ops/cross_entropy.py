@@ -24,7 +24,7 @@ from tapegrad.kernels.cross_entropy import (
     make_target_sums,
 )
 from tapegrad.native.cache import jit
-from tapegrad.native.dtypes import POINTERS, SCALARS
+from tapegrad.native.dtypes import FLOAT64, POINTERS, SCALARS
 from tapegrad.native.pointers import float64_from_bits, int64_at
 from tapegrad.ops.registry import FLOATS, OF_ENTRY, Op, declare
 from tapegrad.runtime.layout import (
@@ -119,6 +119,80 @@ def _kernel(mode: int) -> Callable[[int, int], Callable[..., int]]:
     return make
 
 
+def _shares(t: Any, w: Any, classes: int, attributes: tuple[Any, ...]) -> Any:
+    """Return q, a as a column, and what a gradient is divided by: see kernels/cross_entropy.py."""
+    counted = t != attributes[IGNORED]
+    w = np.ones(classes) if w is None else w
+    row_weights = np.where(counted, w[np.where(counted, t, 0)], 0.0)
+    smoothing = attributes[SMOOTHING] if len(attributes) > SMOOTHING else 0.0
+    q = (1 - smoothing) * row_weights[:, None] * (np.arange(classes) == t[:, None])
+    q = q + smoothing / classes * counted[:, None] * w
+    return q, q.sum(1, keepdims=True), row_weights.sum() if attributes[REDUCTION] == MEAN else 1.0
+
+
+def _reduced(rows: Any, divisor: Any, attributes: tuple[Any, ...]) -> Any:
+    return rows if attributes[REDUCTION] == NONE else rows.sum() / divisor
+
+
+def _softmax(x: Any) -> Any:
+    return np.exp(x) / np.exp(x).sum(1, keepdims=True)
+
+
+def _loss_reference(x: Any, t: Any, w: Any, *, attributes: tuple[Any, ...]) -> Any:
+    q, a, divisor = _shares(t, w, x.shape[1], attributes)
+    return _reduced(a[:, 0] * np.log(np.exp(x).sum(1)) - (q * x).sum(1), divisor, attributes)
+
+
+def _gradient_reference(g: Any, x: Any, t: Any, w: Any, *, attributes: tuple[Any, ...]) -> Any:
+    q, a, divisor = _shares(t, w, x.shape[1], attributes)
+    return g.reshape(-1, 1) / divisor * (a * _softmax(x) - q)
+
+
+def _tangent_reference(h: Any, x: Any, t: Any, w: Any, *, attributes: tuple[Any, ...]) -> Any:
+    q, a, divisor = _shares(t, w, x.shape[1], attributes)
+    return _reduced((h * (a * _softmax(x) - q)).sum(1), divisor, attributes)
+
+
+def _scale_reference(g: Any, x: Any, t: Any, w: Any, *, attributes: tuple[Any, ...]) -> Any:
+    _, a, divisor = _shares(t, w, x.shape[1], attributes)
+    return np.broadcast_to(g.reshape(-1, 1) / divisor, a.shape) * a
+
+
+def _scale_sum_reference(h: Any, x: Any, t: Any, w: Any, *, attributes: tuple[Any, ...]) -> Any:
+    _, a, divisor = _shares(t, w, x.shape[1], attributes)
+    return _reduced((h * a)[:, 0], divisor, attributes)
+
+
+def _likelihood_reference(x: Any, t: Any, w: Any, *, attributes: tuple[Any, ...]) -> Any:
+    q, _, divisor = _shares(t, w, x.shape[1], attributes)
+    return _reduced(-(q * x).sum(1), divisor, attributes)
+
+
+def _likelihood_gradient(g: Any, x: Any, t: Any, w: Any, *, attributes: tuple[Any, ...]) -> Any:
+    q, _, divisor = _shares(t, w, x.shape[1], attributes)
+    return g.reshape(-1, 1) / divisor * -q
+
+
+_SHAPES = {"logits": (4, 5), "column": (4, 1)}
+
+
+def _samples(*operands: str, smoothing: bool = True) -> Callable[..., Any]:
+    """Return samples of all reductions, with and without weights, with an ignored target.
+
+    The operands before the target are named: "logits", a "column" or, like the result of the reduction, a "loss".
+    """
+
+    def samples(make: Any) -> Any:
+        for reduction, weighted in [(reduction, weighted) for reduction in range(3) for weighted in (False, True)]:
+            loss = (4,) if reduction == NONE else ()
+            arrays = [make(*_SHAPES.get(name, loss)) for name in operands]
+            weight = make(5, low=0.5) if weighted else None
+            words = (FLOAT64, 0b10, 1, 0, reduction, 2, 0.1 if smoothing and weighted else 0.0)
+            yield (*arrays, np.array([1, 2, 4, 0]), weight), {"attributes": words}, {"fixed": (len(arrays) + 1,)}
+
+    return samples
+
+
 def _declare(name: str, inputs: tuple[str, ...], infer: Any, kernel: Any, vjp: Any, math: str, **more: Any) -> Op:
     return declare(
         Op(
@@ -152,6 +226,8 @@ CROSS_ENTROPY = _declare(
     _kernel(LOSS),
     lambda g, y, x, t, w: (g.ce_gradient(x, t, w, attributes=OF_ENTRY), None, None),
     "a log(sum(e**x)) - q.x",
+    reference=_loss_reference,
+    samples=_samples("logits"),
 )
 _declare(
     "ce_gradient",
@@ -160,6 +236,8 @@ _declare(
     _kernel(GRADIENT),
     lambda h, y, g, x, t, w: (h.ce_tangent(x, t, w, attributes=OF_ENTRY), _curvature(g, h, x, t, w), None, None),
     "u (a softmax(x) - q)",
+    reference=_gradient_reference,
+    samples=_samples("loss", "logits"),
 )
 _declare(
     "ce_tangent",
@@ -168,6 +246,8 @@ _declare(
     _kernel(TANGENT),
     lambda g, y, h, x, t, w: (g.ce_gradient(x, t, w, attributes=OF_ENTRY), _curvature(g, h, x, t, w), None, None),
     "h.(a softmax(x) - q)",
+    reference=_tangent_reference,
+    samples=_samples("logits", "logits"),
 )
 _declare(
     "ce_scale",
@@ -176,6 +256,8 @@ _declare(
     _kernel(SCALE),
     lambda h, y, g, x, t, w: (h.ce_scale_sum(x, t, w, attributes=OF_ENTRY), None, None, None),
     "u a",
+    reference=_scale_reference,
+    samples=_samples("loss", "logits"),
     shape_only=("input",),
 )
 _declare(
@@ -185,6 +267,8 @@ _declare(
     _kernel(SCALE_SUM),
     lambda g, y, h, x, t, w: (g.ce_scale(x, t, w, attributes=OF_ENTRY), None, None, None),
     "the transpose of u a",
+    reference=_scale_sum_reference,
+    samples=_samples("column", "logits"),
     shape_only=("input",),
 )
 
@@ -238,6 +322,8 @@ NLL = _declare(
     _likelihood_kernel(False),
     lambda g, y, x, t, w: (g.nll_gradient(x, t, w, attributes=OF_ENTRY), None, None),
     "-w_t x_t",
+    reference=_likelihood_reference,
+    samples=_samples("logits", smoothing=False),
 )
 _declare(
     "nll_gradient",
@@ -246,5 +332,7 @@ _declare(
     _likelihood_kernel(True),
     lambda h, y, g, x, t, w: (h.nll_rows(t, w, attributes=OF_ENTRY), None, None, None),
     "-u w_t at t",
+    reference=_likelihood_gradient,
+    samples=_samples("loss", "logits", smoothing=False),
     shape_only=("input",),
 )

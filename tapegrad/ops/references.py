@@ -67,7 +67,8 @@ def empty_samples(make: Any) -> Any:
 
 def along_samples(make: Any) -> Any:
     """Public ops along one dimension."""
-    return [((make(2, 3, 4),), {"dim": 1}), ((make(3, 4),), {"dim": -1}), ((make(37),), {"dim": 0})]
+    shapes = (((2, 3, 4), 1), ((3, 4), -1), ((37,), 0), ((0, 3), 0))
+    return [((make(*shape),), {"dim": dim}) for shape, dim in shapes]
 
 
 def at_places(x: Array, index: Array, axis: int) -> Array:

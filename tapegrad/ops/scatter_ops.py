@@ -16,6 +16,7 @@ from tapegrad.native.dtypes import ITEM_BYTES, POINTERS
 from tapegrad.native.pointers import int64_at, stack_words
 from tapegrad.ops.elementwise import elementwise
 from tapegrad.ops.index_ops import check_indices, like_third
+from tapegrad.ops.references import adding_back, combining, elements_at
 from tapegrad.ops.registry import OF_ENTRY, Op, declare
 from tapegrad.ops.reshaping_ops import like_first
 from tapegrad.runtime.layout import (
@@ -153,6 +154,13 @@ GATHER = declare(
         unpromoted=("index",),
         contiguous=("index",),
         public=False,
+        reference=lambda x, dim, index: elements_at(x, index, (dim,)),
+        samples=lambda make: [
+            ((make(3, 4), 0, make.integers(5, 3, high=3)),),
+            ((make(2, 3, 4), 1, make.integers(2, 5, 3, high=3)),),
+            ((make(5), 0, make.integers(7)),),
+            ((make(3, 4), 1, make.integers(3, 0)),),
+        ],
         math="y_ij = x_{i_ij j}",
     )
 )
@@ -194,6 +202,11 @@ declare(
         accumulates=True,
         contiguous=("index",),
         public=False,
+        reference=adding_back(elements_at),
+        samples=lambda make: [
+            ((make(5, 3), make.integers(5, 3, high=3), make(3, 4)), {"attributes": (0,)}),
+            ((make(2, 5, 3), make.integers(2, 5, 3, high=3), make(2, 3, 4)), {"attributes": (1,)}),
+        ],
         math="zeros like `like`, with x added at the indices",
     )
 )
@@ -227,7 +240,38 @@ def _scatter_kernel(body: Callable[..., Any]) -> Callable[[int, int], Callable[.
     return make
 
 
-def _scatter(name: str, body: Callable[..., Any], vjp: Callable[..., Any] | None, math: str) -> Op:
+_ONCE = np.array([[2, 0, 1], [0, 3, 2]])  # along dimension 0 of 4 x 3 no place is written twice
+_OFTEN = np.array([[2, 0, 1], [2, 3, 1], [2, 0, 3]])
+_NUMBERS = {"dtypes": ("uint8", "int32", "int64", "float32", "float64")}
+
+
+def _public_samples(*indices: Any) -> Callable[..., Any]:
+    return lambda make: (
+        [((make(4, 3), 0, index, make(*index.shape)), {}, _NUMBERS) for index in indices]
+        + [((make(2, 4, 3), 1, np.array([[[1, 0, 3]], [[2, 2, 0]]]), make(2, 1, 3)), {}, _NUMBERS)]
+    )
+
+
+def _private_samples(*indices: Any) -> Callable[..., Any]:
+    def samples(make: Any) -> Any:
+        for index in indices:
+            yield (make(4, 3, kinks=(0,)), index, make(*index.shape, kinks=(0,))), {"attributes": (0,)}, _NUMBERS
+
+    return samples
+
+
+def _public_reference(combine: Any) -> Callable[..., Any]:
+    return lambda x, dim, index, v: combining(combine, elements_at)(x, index, v, (dim,))
+
+
+def _scatter(
+    name: str,
+    body: Callable[..., Any],
+    vjp: Callable[..., Any] | None,
+    math: str,
+    reference: Callable[..., Any],
+    samples: Callable[..., Any],
+) -> Op:
     return declare(
         Op(
             name=name,
@@ -239,6 +283,8 @@ def _scatter(name: str, body: Callable[..., Any], vjp: Callable[..., Any] | None
             unpromoted=("index",),
             contiguous=("input", "index"),
             public=False,
+            reference=reference,
+            samples=samples,
             math=math,
         )
     )
@@ -253,18 +299,24 @@ SCATTER = _scatter(
         g.gather(index, attributes=OF_ENTRY),
     ),
     "x with y_{i_ij j} = v_ij",
+    _public_reference(None),
+    _public_samples(_ONCE),
 )
 SCATTER_ADD = _scatter(
     "scatter_add",
     _add,
     lambda g, y, x, index, v: (g, None, g.gather(index, attributes=OF_ENTRY)),
     "x with y_{i_ij j} += v_ij",
+    _public_reference(np.add),
+    _public_samples(_ONCE, _OFTEN),
 )
 _scatter(
     "scatter_erase",
     _erase,
     lambda g, y, x, index, v: (g.scatter_erase(index, g, attributes=OF_ENTRY), None, None),
     "x with y_{i_ij j} = 0",
+    lambda x, index, v, attributes: combining(None, elements_at)(x, index, 0 * v, attributes),
+    _private_samples(_OFTEN),
 )
 
 
@@ -280,9 +332,25 @@ SCATTER_MULTIPLY = _scatter(
     _multiply,
     lambda g, y, x, index, v: (g * y / x, None, (g * y).gather(index, attributes=OF_ENTRY) / v),
     "x with y_{i_ij j} *= v_ij",
+    combining(np.multiply, elements_at),
+    _private_samples(_ONCE, _OFTEN),
 )
-SCATTER_MAXIMUM = _scatter("scatter_maximum", _maximum, _extreme_rule, "x with y_{i_ij j} = max(y_{i_ij j}, v_ij)")
-SCATTER_MINIMUM = _scatter("scatter_minimum", _minimum, _extreme_rule, "x with y_{i_ij j} = min(y_{i_ij j}, v_ij)")
+SCATTER_MAXIMUM = _scatter(
+    "scatter_maximum",
+    _maximum,
+    _extreme_rule,
+    "x with y_{i_ij j} = max(y_{i_ij j}, v_ij)",
+    combining(np.maximum, elements_at),
+    _private_samples(_ONCE, _OFTEN),
+)
+SCATTER_MINIMUM = _scatter(
+    "scatter_minimum",
+    _minimum,
+    _extreme_rule,
+    "x with y_{i_ij j} = min(y_{i_ij j}, v_ij)",
+    combining(np.minimum, elements_at),
+    _private_samples(_ONCE, _OFTEN),
+)
 
 elementwise(
     "indicator",
