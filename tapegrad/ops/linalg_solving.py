@@ -34,6 +34,7 @@ from tapegrad.native.pointers import int64_at, stack_words
 from tapegrad.ops.addresses import address_of, need_routines, routine_index
 from tapegrad.ops.lapack_ops import batch_of, failed_with, give_work, lapack_kernel, linalg_op, take_work, work_class
 from tapegrad.ops.linalg_parts import columns_of, copy_lead, same_shape_infer
+from tapegrad.ops.references import REGULAR
 from tapegrad.ops.registry import OF_ENTRY
 from tapegrad.runtime.layout import OUT_OF_MEMORY, attribute, data_address, input_slot, output_slot, slot_of
 
@@ -124,6 +125,8 @@ SLOGDET = linalg_op(
     lapack_kernel(lapack.make_slogdet, lapack.ROUTINES["slogdet"], _lu_workspace, (OUT0, OUT1)),
     lambda g, y, a: g[1].as_column().as_column() * a.linalg_inv().matrix_transpose(),
     outputs=2,
+    reference=lambda a: tuple(np.linalg.slogdet(a)),
+    samples=lambda make: [((_well(make, 3, 3),), {}, REGULAR), ((-_well(make, 2, 3, 3),), {}, REGULAR)],
     math="sign and log |det A|",
 )
 

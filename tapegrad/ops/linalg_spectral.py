@@ -32,6 +32,7 @@ from tapegrad.native.pointers import call1, float64_from_bits, int64_at, stack_w
 from tapegrad.ops.addresses import address_of, gemm_address, need_gemm, need_routines, routine_index
 from tapegrad.ops.lapack_ops import batch_of, failed_with, lapack_kernel, linalg_op
 from tapegrad.ops.linalg_parts import columns_of, copy_lead, rows_of
+from tapegrad.ops.references import REGULAR
 from tapegrad.runtime.layout import (
     OUT_OF_MEMORY,
     attribute,
@@ -93,6 +94,13 @@ QR = linalg_op(
     ),
     _qr_rule,
     outputs=2,
+    reference=lambda a, attributes: tuple(np.linalg.qr(a, "complete" if attributes[0] else "reduced")),
+    samples=lambda make: [
+        ((make(3, 3) + 2 * np.eye(3),), {"attributes": (0,)}, REGULAR),
+        ((make(2, 4, 2) + 2 * np.eye(4, 2),), {"attributes": (0,)}, REGULAR),
+        ((make(4, 2) + 2 * np.eye(4, 2),), {"attributes": (1,)}, REGULAR | {"gradient": False}),
+        ((make(2, 4) + 2 * np.eye(2, 4),), {"attributes": (0,)}, REGULAR | {"gradient": False}),
+    ],
     math="Q, R of A = Q R",
 )
 
@@ -140,6 +148,15 @@ def _svd_rule(tall: bool, wide: bool) -> Callable[..., Any]:
     return rule
 
 
+def _svd_samples(shape: tuple[int, int]) -> Callable[..., Any]:
+    """Return samples with singular values far apart; the signs of singular vectors are anyone's."""
+    options = REGULAR | {"after": lambda results: [abs(result) for result in results], "tolerance": 512.0}
+    spread = np.diag([2.0, 5.0, 9.0, 14.0, 20.0])[: shape[0], : shape[1]]
+    return lambda make: [
+        ((spread + make(*lead, *shape, low=-1, high=1),), {"attributes": (0,)}, options) for lead in ((), (2,))
+    ]
+
+
 _svd_workspace = lambda item: lambda m, n, k, flags: lapack_spectral.svd_workspace(m, n, item)  # noqa: E731
 SVD = {
     (tall, wide): linalg_op(
@@ -148,6 +165,8 @@ SVD = {
         lapack_kernel(lapack_spectral.make_svd, lapack_spectral.ROUTINES["svd"], _svd_workspace, (OUT0, OUT1, OUT2)),
         _svd_rule(tall, wide),
         outputs=3,
+        reference=lambda a, attributes: tuple(np.linalg.svd(a, full_matrices=False)),
+        samples=_svd_samples((5, 3) if tall else (3, 5) if wide else (3, 3)),
         math="U, S, V^T of A = U diag(S) V^T",
     )
     for name, tall, wide in (
@@ -163,12 +182,20 @@ FULL_SVD = linalg_op(
         lapack_spectral.make_svd, lapack_spectral.ROUTINES["svd"], _svd_workspace, (OUT0, OUT1, OUT2), flags=1
     ),
     outputs=3,
+    reference=lambda a, attributes: tuple(np.linalg.svd(a)),
+    samples=lambda make: [
+        # where U or V^T has more columns or rows than there are singular values, those are any basis of what is left
+        (call[0], {"attributes": (1,)}, call[2])
+        for call in [*_svd_samples((3, 3))(make), *_svd_samples((4, 3))(make)]
+    ],
     math="U, S, V^T of A = U diag(S) V^T, with all columns of U and V",
 )
 SVDVALS = linalg_op(
     "linalg_svdvals",
     svdvals_infer,
     lapack_kernel(lapack_spectral.make_svd, lapack_spectral.ROUTINES["svd"], _svd_workspace, (OUT1,)),
+    reference=lambda a, attributes: np.linalg.svd(a, compute_uv=False),
+    samples=lambda make: [call for shape in ((5, 3), (3, 5)) for call in _svd_samples(shape)(make)],
     math="S of A = U diag(S) V^T",
 )
 
@@ -198,6 +225,17 @@ def _eigh_rule(g: Any, y: Any, a: Any) -> Any:
     return v.bmm(inner + gl.as_row() * eye).bmm_nt(v)
 
 
+def _eigh_samples(make: Any) -> Any:
+    """Symmetric matrices with eigenvalues far apart; the signs of eigenvectors are anyone's."""
+    options = REGULAR | {"prepare": lambda a: (a + a.mT) / 2, "after": _unsigned, "tolerance": 512.0}
+    spread = np.diag([1.0, 5.0, -4.0])
+    return [((spread + make(*lead, 3, 3, low=-1, high=1),), {"attributes": (0,)}, options) for lead in ((), (2,))]
+
+
+def _unsigned(results: Any) -> Any:
+    return [abs(result) for result in results] if isinstance(results, list | tuple) else results
+
+
 _eigh_workspace = lambda item: lambda m, n, k, flags: lapack_spectral.eigh_workspace(n, item)  # noqa: E731
 EIGH = linalg_op(
     "linalg_eigh",
@@ -205,12 +243,16 @@ EIGH = linalg_op(
     lapack_kernel(lapack_spectral.make_eigh, lapack_spectral.ROUTINES["eigh"], _eigh_workspace, (OUT0, OUT1)),
     _eigh_rule,
     outputs=2,
+    reference=lambda a, attributes: tuple(np.linalg.eigh(a)),
+    samples=_eigh_samples,
     math="eigenvalues and eigenvectors of a symmetric A",
 )
 EIGVALSH = linalg_op(
     "linalg_eigvalsh",
     eigvalsh_infer,
     lapack_kernel(lapack_spectral.make_eigh, lapack_spectral.ROUTINES["eigh"], _eigh_workspace),
+    reference=lambda a, attributes: np.linalg.eigvalsh(a),
+    samples=_eigh_samples,
     math="eigenvalues of a symmetric A",
 )
 
@@ -320,6 +362,13 @@ def _lstsq_rule(g: Any, y: Any, a: Any, b: Any) -> Any:
     return rest - gb.bmm_nt(x) + (inside - inside.bmm(p).bmm(a)), gb
 
 
+_SOLVED = {"after": lambda results: results[:2]}  # gelsy finds no singular values
+
+
+def _lstsq(a: Any, b: Any, *, attributes: tuple[Any, ...]) -> Any:
+    return np.linalg.pinv(a) @ b, np.linalg.matrix_rank(a)
+
+
 LSTSQ = {
     driver: linalg_op(
         f"linalg_lstsq_{driver}",
@@ -333,6 +382,12 @@ LSTSQ = {
         _lstsq_rule,
         inputs=("A", "B"),
         outputs=3,
+        reference=_lstsq,
+        samples=lambda make: [
+            ((make(5, 3) + 2 * np.eye(5, 3), make(5, 2)), {"attributes": (0, 1e-6)}, REGULAR | _SOLVED),
+            ((make(2, 3, 3) + 2 * np.eye(3), make(2, 3, 1)), {"attributes": (0, 1e-6)}, REGULAR | _SOLVED),
+            ((make(2, 4) + 2 * np.eye(2, 4), make(2, 2)), {"attributes": (0, 1e-6)}, REGULAR | _SOLVED),
+        ],
         math="X of least |A X - B|",
     )
     for driver, make, words in (
