@@ -26,6 +26,7 @@ from tapegrad.native.pointers import int64_at, stack_words
 from tapegrad.ops.addresses import address_of, need_routines, routine_index
 from tapegrad.ops.linalg_parts import columns_of, rows_of
 from tapegrad.ops.registry import FLOATS, Op, declare
+from tapegrad.runtime.blocks import give_block, size_class, take_block
 from tapegrad.runtime.layout import (
     GENERAL,
     OUT_OF_MEMORY,
@@ -41,7 +42,6 @@ from tapegrad.runtime.layout import (
     state_of,
 )
 from tapegrad.runtime.machine import WORKSPACE_BYTES
-from tapegrad.runtime.memory import give_block, size_class, take_block
 
 
 @jit

@@ -33,6 +33,7 @@ from tapegrad.ops.addresses import address_of, gemm_address, need_gemm, need_rou
 from tapegrad.ops.lapack_ops import batch_of, failed_with, lapack_kernel, linalg_op
 from tapegrad.ops.linalg_parts import columns_of, copy_lead, rows_of
 from tapegrad.ops.references import REGULAR
+from tapegrad.runtime.blocks import give_block, size_class, take_block
 from tapegrad.runtime.layout import (
     OUT_OF_MEMORY,
     attribute,
@@ -44,7 +45,6 @@ from tapegrad.runtime.layout import (
     slot_of,
     state_of,
 )
-from tapegrad.runtime.memory import give_block, size_class, take_block
 
 
 @jit

@@ -15,6 +15,7 @@ from tapegrad.native.cache import jit
 from tapegrad.native.dtypes import DTYPE_NAMES, INT64, ITEM_BYTES, POINTERS, SCALARS
 from tapegrad.native.pointers import float64_from_bits, int64_at, pointer_to, stack_words
 from tapegrad.ops.registry import ALL_DTYPES, FLOATS, OF_ENTRY, Op, declare
+from tapegrad.runtime.blocks import give_block, size_class, take_block
 from tapegrad.runtime.layout import (
     BAD_ARGUMENT,
     CONTIGUOUS,
@@ -29,7 +30,6 @@ from tapegrad.runtime.layout import (
     slot_of,
     state_of,
 )
-from tapegrad.runtime.memory import give_block, size_class, take_block
 
 _uint32_at = pointer_to(np.uint32)
 

@@ -11,6 +11,7 @@ from numba import types
 from tapegrad.native.cache import jit
 from tapegrad.native.dtypes import BOOL, DTYPE_COUNT, INT64
 from tapegrad.native.pointers import call1, call2, call4, int64_at, stack_words
+from tapegrad.runtime.blocks import class_bytes, guard_intact
 from tapegrad.runtime.elementwise import infer_broadcast, run_elementwise, same_shape
 from tapegrad.runtime.layout import (
     CAST,
@@ -61,18 +62,9 @@ from tapegrad.runtime.layout import (
     storage_row,
     strides_in,
 )
-from tapegrad.runtime.memory import (
-    class_bytes,
-    guard_intact,
-    mark_layout,
-    new_slot,
-    new_storage,
-    release,
-    retain,
-    retain_row,
-    set_contiguous,
-)
+from tapegrad.runtime.memory import new_slot, new_storage, release, retain, retain_row
 from tapegrad.runtime.promote import common_dtype, retype_number
+from tapegrad.runtime.strides import mark_layout, set_contiguous
 from tapegrad.runtime.threads import resolve
 
 

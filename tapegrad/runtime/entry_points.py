@@ -23,6 +23,7 @@ from tapegrad.native.fastcall import (
     type_of,
 )
 from tapegrad.native.pointers import call4, float64_at, float64_bits, int64_at, pointer_to, stack_words
+from tapegrad.runtime.blocks import class_bytes, give_block, size_class, take_block, trim
 from tapegrad.runtime.layout import (
     BAD_ARGUMENT,
     CALL_SITE,
@@ -46,26 +47,20 @@ from tapegrad.runtime.layout import (
     strides_in,
 )
 from tapegrad.runtime.memory import (
-    class_bytes,
     drain,
     foreign_storage,
-    give_block,
-    mark_layout,
     new_handle,
     new_slot,
     new_storage,
     release,
     release_handle,
-    reserve,
     retain,
-    set_contiguous,
-    size_class,
     slot_of_handle,
-    take_block,
-    trim,
 )
 from tapegrad.runtime.rebase import rebase as rebase_family
+from tapegrad.runtime.strides import mark_layout, set_contiguous
 from tapegrad.runtime.sweep import give, mark_needed
+from tapegrad.runtime.tables import reserve
 from tapegrad.runtime.threads import ask_python, enter_thread, modes_of, set_modes
 
 _LOCAL_WORDS = 64

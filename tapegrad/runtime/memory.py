@@ -1,185 +1,34 @@
-"""Memory of the tape machine: blocks, storages, slots, handles and entries, their references and their release.
+"""Memory of the tape machine: storages, slots, handles and entries, their references and their release.
 
-Blocks come in size classes (multiples of 64 bytes to 1 KiB, then four to a doubling) and go back to a free list of
-their class, so a training loop soon allocates nothing. Releasing works off a list, never by recursion: a chain of a
-million ops is freed without a deep stack, and code that runs meanwhile (an owner's destructor) only adds to the list.
+Releasing works off a list, never by recursion: a chain of a million ops is freed without a deep stack, and code that
+runs meanwhile (an owner's destructor) only adds to the list.
 """
-
-import sys
 
 from numba import types
 
 from tapegrad.native.cache import jit
-from tapegrad.native.pointers import int64_at, pointer_to, symbol
+from tapegrad.native.pointers import int64_at
+from tapegrad.runtime.blocks import class_bytes, give_block, guard_block, size_class, take_block
 from tapegrad.runtime.layout import (
-    CONTIGUOUS,
     DEAD,
-    ENTRY_BYTES,
     FRAME_INPUT_COUNT,
     FRAME_INPUTS,
-    HANDLE_BYTES,
     LISTED,
     OUT_OF_MEMORY,
     PYTHON,
-    ROW_LIMIT,
     SELF_SAVED,
-    SIZE_CLASSES,
-    SLOT_BYTES,
-    STORAGE_BYTES,
-    WORD_LIMIT,
     entry_row,
-    free_blocks,
     handle_row,
     op_row,
     result_place,
-    shape_in,
     slot_of,
     slot_row,
     state_of,
     storage_row,
-    strides_in,
 )
 from tapegrad.runtime.threads import drop_owner
 
-_BLOCK_ALIGNMENT = 64
-_HUGE_PAGE = 1 << 21
-_CHUNK = 1 << 20  # small blocks are cut from chunks of this size
-_SMALL = 1 << 16
 _LARGEST = 1 << 45  # bytes: there are no size classes beyond
-_CACHE_LIMIT = 1 << 28  # freed large blocks are kept up to this, or up to as much as is in use
-_GUARD = 0xA5
-_ROWS_KEPT_FREE = 512
-MAX_ELEMENTS = 1 << 58  # so that no size in bytes overflows
-
-_i64 = types.int64
-uint8_at = pointer_to("u1")
-_mprotect = symbol("mprotect", types.int32, _i64, _i64, types.int32)
-_aligned_alloc = symbol("aligned_alloc", _i64, _i64, _i64)
-_free = symbol("free", _i64, _i64)
-
-if sys.platform == "linux":
-    _madvise = symbol("madvise", types.int32, _i64, _i64, types.int32)
-
-    @jit
-    def _ask_for_huge_pages(address, size):
-        """Without huge pages the bandwidth of large buffers was measured up to 2 times lower."""
-        _madvise(address, size, types.int32(14))
-else:
-
-    @jit
-    def _ask_for_huge_pages(address, size):
-        pass
-
-
-@jit
-def size_class(size):
-    """Return the class of a block of ``size`` bytes: 16 classes by 64 bytes, then four to a doubling."""
-    if size <= 1024:
-        return max((size + 63) >> 6, 1) - 1
-    doubling = 0
-    while (2048 << doubling) < size:
-        doubling += 1
-    quarter = 256 << doubling
-    return 16 + 4 * doubling + (size - (1024 << doubling) + quarter - 1) // quarter - 1
-
-
-@jit
-def class_bytes(index):
-    """Return how many bytes a block of the class has."""
-    if index < 16:
-        return 64 * (index + 1)
-    doubling = (index - 16) // 4
-    return (1024 << doubling) + ((index - 16) % 4 + 1) * (256 << doubling)
-
-
-@jit
-def _fresh_block(state, size):
-    """Return a new block: cut from the chunk if it is small, else from the system; 0 when there is no memory."""
-    if size > _SMALL:
-        if size < 2 * _HUGE_PAGE:
-            return _aligned_alloc(_BLOCK_ALIGNMENT, size)
-        block = _aligned_alloc(_HUGE_PAGE, (size + _HUGE_PAGE - 1) // _HUGE_PAGE * _HUGE_PAGE)
-        if block != 0:
-            _ask_for_huge_pages(block, size)
-        return block
-    if state.arena + size > state.arena_end:
-        chunk = _aligned_alloc(_BLOCK_ALIGNMENT, _CHUNK)
-        if chunk == 0:
-            return 0
-        state.arena = chunk
-        state.arena_end = chunk + _CHUNK
-    block = state.arena
-    state.arena += size
-    return block
-
-
-@jit
-def trim(st):
-    """Give every cached large block back to the system; return how many bytes that were."""
-    state = state_of(st)
-    freed = 0
-    for index in range(size_class(_SMALL) + 1, SIZE_CLASSES):
-        block = free_blocks(state)[index]
-        while block != 0:
-            following = int64_at(block)[0]
-            _free(block)
-            freed += class_bytes(index)
-            block = following
-        free_blocks(state)[index] = 0
-    state.bytes_cached -= freed
-    return freed
-
-
-@jit
-def take_block(st, index):
-    """Return a block of the class, or 0 when the machine has no memory left."""
-    state = state_of(st)
-    block = free_blocks(state)[index]
-    size = class_bytes(index)
-    if block != 0:
-        free_blocks(state)[index] = int64_at(block)[0]
-        state.bytes_cached -= size
-    else:
-        block = _fresh_block(state, size)
-        if block == 0 and trim(st) > 0:
-            block = _fresh_block(state, size)
-        if block == 0:
-            return 0
-    state.bytes_live += size
-    state.bytes_peak = max(state.bytes_peak, state.bytes_live)
-    return block
-
-
-@jit
-def give_block(st, block, index):
-    """Put a block back on the free list of its class; a large one beyond the cache's limit goes to the system."""
-    state = state_of(st)
-    size = class_bytes(index)
-    state.bytes_live -= size
-    if size > _SMALL and state.bytes_cached + size > max(_CACHE_LIMIT, state.bytes_live):
-        _free(block)
-        return
-    int64_at(block)[0] = free_blocks(state)[index]
-    free_blocks(state)[index] = block
-    state.bytes_cached += size
-
-
-@jit
-def guard_block(block, used, size):
-    """Fill what a block has beyond its used bytes with a pattern (bounds-checking mode)."""
-    data = uint8_at(block)
-    for k in range(used, size):
-        data[k] = _GUARD
-
-
-@jit
-def guard_intact(block, used, size):
-    """Return whether nothing was written beyond the used bytes of a block."""
-    data = uint8_at(block)
-    for k in range(used, size):
-        if data[k] != _GUARD:
-            return False
-    return True
 
 
 @jit
@@ -480,123 +329,3 @@ def _pop_dead_entries(state):
         state.entries_top -= 1
         state.entries_dead -= 1
         state.words_top = row.words
-
-
-@jit
-def compact(st):
-    """Close the gaps that dead entries leave on the tape; slots learn the new places of their producers."""
-    state = state_of(st)
-    top = 0
-    words_top = 0
-    words = int64_at(state.words)
-    for entry in range(state.entries_top):
-        row = entry_row(state.entries, entry)
-        if row.flags & DEAD:
-            continue
-        target = entry_row(state.entries, top)
-        start = row.words
-        for k in range(row.word_count):
-            words[words_top + k] = words[start + k]
-        _copy_entry(target, row)
-        target.words = words_top
-        moved = int64_at(state.words + 8 * words_top)
-        for k in range(row.results):
-            if moved[result_place(moved, k)] >= 0:
-                slot_of(st, moved[result_place(moved, k)]).producer = top
-        words_top += target.word_count
-        top += 1
-    state.entries_top = top
-    state.entries_dead = 0
-    state.words_top = words_top
-
-
-@jit
-def _copy_entry(target, source):
-    target.op = source.op
-    target.flags = source.flags
-    target.word_count = source.word_count
-    target.saved = source.saved
-    target.results = source.results
-    target.site = source.site
-    target.sequence = source.sequence
-
-
-@jit
-def _grow_table(address, capacity, wanted, row_bytes, limit):
-    """Commit more of a table's reserved address range; return its new capacity, or OUT_OF_MEMORY."""
-    while capacity < wanted:
-        capacity *= 2
-    if capacity > limit or _mprotect(address, capacity * row_bytes, types.int32(3)) != 0:
-        return OUT_OF_MEMORY
-    return capacity
-
-
-@jit
-def reserve(st, wanted):
-    """Make room for ``wanted`` more rows, and words in proportion, in every table; return 0 or OUT_OF_MEMORY.
-
-    Tables have fixed places in a reserved range of addresses, so a record may be held on to while they grow.
-    """
-    state = state_of(st)
-    wanted += _ROWS_KEPT_FREE
-    if state.entries_top + wanted > state.entries_capacity and 2 * state.entries_dead > state.entries_top:
-        if not state.sweeping and not state.draining:
-            compact(st)
-    grown = 0
-    if state.handles_top + wanted > state.handles_capacity:
-        grown = _grow_table(state.handles, state.handles_capacity, state.handles_top + wanted, HANDLE_BYTES, ROW_LIMIT)
-        if grown > 0:
-            state.handles_capacity = grown
-    if grown >= 0 and state.slots_top + wanted > state.slots_capacity:
-        grown = _grow_table(state.slots, state.slots_capacity, state.slots_top + wanted, SLOT_BYTES, ROW_LIMIT)
-        if grown > 0:
-            state.slots_capacity = grown
-    if grown >= 0 and state.storages_top + wanted > state.storages_capacity:
-        top = state.storages_top
-        grown = _grow_table(state.storages, state.storages_capacity, top + wanted, STORAGE_BYTES, ROW_LIMIT)
-        if grown > 0:
-            state.storages_capacity = grown
-    if grown >= 0 and state.entries_top + wanted > state.entries_capacity:
-        grown = _grow_table(state.entries, state.entries_capacity, state.entries_top + wanted, ENTRY_BYTES, ROW_LIMIT)
-        if grown > 0:
-            state.entries_capacity = grown
-    if grown >= 0 and state.words_top + 32 * wanted > state.words_capacity:
-        grown = _grow_table(state.words, state.words_capacity, state.words_top + 32 * wanted, 8, WORD_LIMIT)
-        if grown > 0:
-            state.words_capacity = grown
-    return min(grown, 0)
-
-
-@jit
-def set_contiguous(row):
-    """Give a slot of known shape its row-major strides and its number of elements; return False on overflow."""
-    stride = 1
-    product = 1.0  # tells overflow without a division, which would take longer than all the rest
-    empty = False
-    for k in range(row.ndim):
-        d = row.ndim - 1 - k
-        strides_in(row)[d] = stride
-        length = shape_in(row)[d]
-        if length == 0:
-            empty = True
-            length = 1
-        stride *= length
-        product *= length
-    row.numel = 0 if empty else stride
-    row.flags |= CONTIGUOUS
-    return product < MAX_ELEMENTS
-
-
-@jit
-def mark_layout(row):
-    """Set the number of elements and the contiguity flag of a slot whose shape and strides are known."""
-    row.numel = 1
-    for d in range(row.ndim):
-        row.numel *= shape_in(row)[d]
-    expected = 1
-    row.flags |= CONTIGUOUS
-    for k in range(row.ndim):
-        d = row.ndim - 1 - k
-        if shape_in(row)[d] != 1 and strides_in(row)[d] != expected and row.numel > 0:
-            row.flags &= ~CONTIGUOUS
-        expected *= shape_in(row)[d]

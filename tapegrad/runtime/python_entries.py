@@ -28,17 +28,9 @@ from tapegrad.runtime.layout import (
     storage_row,
     strides_in,
 )
-from tapegrad.runtime.memory import (
-    new_handle,
-    new_slot,
-    release,
-    release_row,
-    reserve,
-    retain,
-    retain_row,
-    slot_of_handle,
-)
+from tapegrad.runtime.memory import new_handle, new_slot, release, release_row, retain, retain_row, slot_of_handle
 from tapegrad.runtime.reach import depends_on_others
+from tapegrad.runtime.tables import reserve
 from tapegrad.runtime.threads import ask_python
 
 

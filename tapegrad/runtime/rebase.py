@@ -26,7 +26,8 @@ from tapegrad.runtime.layout import (
     storage_row,
     strides_in,
 )
-from tapegrad.runtime.memory import release, reserve, slot_of_handle
+from tapegrad.runtime.memory import release, slot_of_handle
+from tapegrad.runtime.tables import reserve
 
 
 @jit

@@ -57,16 +57,8 @@ from tapegrad.runtime.layout import (
     state_of,
     storage_row,
 )
-from tapegrad.runtime.memory import (
-    free_saved,
-    new_handle,
-    release,
-    release_handle,
-    release_row,
-    reserve,
-    retain,
-    slot_of_handle,
-)
+from tapegrad.runtime.memory import free_saved, new_handle, release, release_handle, release_row, retain, slot_of_handle
+from tapegrad.runtime.tables import reserve
 from tapegrad.runtime.threads import ask_python
 
 _GIVEN = -2  # stands for the result of a row that was added to a cotangent at once
