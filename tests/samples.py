@@ -13,8 +13,9 @@
       samples=lambda make: [((make(3, 4),), dict(dim=1)), (([make(2, 3), make(4, 3)],), dict(dim=0))]
 
   Where the op is private (or there is no function of its name), they are arguments of ``call(op, *args, **kwargs)``
-  (of ``call_several``, and all results are compared), so that attributes are given as ``dict(attributes=(1, 0.5))``. The arrays are NumPy's; they become tensors, inside
-  lists and tuples too. ``reference(*args, **kwargs)`` gets the same arguments with arrays in place of tensors.
+  (of ``call_several``, and all results are compared), so that attributes are given as ``dict(attributes=(1, 0.5))``.
+  The arrays are NumPy's; they become tensors, inside lists and tuples too. ``reference(*args, **kwargs)`` gets the
+  same arguments with arrays in place of tensors.
 
 ``make(*shape, low=-2, high=2, kinks=())`` gives distinct float64 values in random order, ``make.integers(*shape, low=0,
 high=5)`` int64 ones, ``make.booleans(*shape)`` masks, ``make.spd(n, *batch)`` symmetric positive definite matrices.
