@@ -80,7 +80,7 @@ INV = linalg_op(
     ),
     lambda g, y, a: -(y.bmm_tn(g).bmm_nt(y)),
     reference=np.linalg.inv,
-    samples=lambda make: [((_well(make, 3, 3),),), ((_well(make, 2, 2, 2),),)],
+    samples=lambda make: [((_well(make, 3, 3),), {}, REGULAR), ((_well(make, 2, 2, 2),), {}, REGULAR)],
     math="A^-1",
 )
 
@@ -101,7 +101,10 @@ SOLVE = linalg_op(
     _solve_rule,
     inputs=("A", "B"),
     reference=np.linalg.solve,
-    samples=lambda make: [((_well(make, 3, 3), make(3, 2)),), ((_well(make, 2, 3, 3), make(2, 3, 1)),)],
+    samples=lambda make: [
+        ((_well(make, 3, 3), make(3, 2)), {}, REGULAR),
+        ((_well(make, 2, 3, 3), make(2, 3, 1)), {}, REGULAR),
+    ],
     math="X of A X = B",
 )
 
@@ -208,7 +211,7 @@ linalg_op(
     _cofactors_kernel,
     _cofactors_rule,
     reference=lambda a: np.linalg.det(a)[..., None, None] * np.swapaxes(np.linalg.inv(a), -1, -2),
-    samples=lambda make: [((_well(make, 3, 3),),), ((_well(make, 2, 2, 2),),)],
+    samples=lambda make: [((_well(make, 3, 3),), {}, REGULAR), ((_well(make, 2, 2, 2),), {}, REGULAR)],
     math="det(A) A^-T",
 )
 
@@ -230,7 +233,7 @@ CHOLESKY = linalg_op(
     lapack_kernel(lapack.make_cholesky, lapack.ROUTINES["cholesky"], _none, flags=0),
     _cholesky_rule,
     reference=np.linalg.cholesky,
-    samples=lambda make: [((make.spd(3),), {}, {"prepare": _symmetric, "torch": False})],
+    samples=lambda make: [((make.spd(3),), {}, REGULAR | {"prepare": _symmetric, "torch": False})],
     math="L of A = L L^T",
 )
 
