@@ -22,12 +22,14 @@ from typing import Any
 import llvmlite
 import llvmlite.binding as llvm
 import numba
+from numba.core import types
 from numba.core.ccallback import CFunc
 from numba.core.codegen import JITCodeLibrary
 from numba.core.dispatcher import _FunctionCompiler
 from numba.core.registry import CPUDispatcher, cpu_target
 from numba.core.sigutils import normalize_signature
 
+from tapegrad.native.pipeline import Pipeline, quick_compilation
 from tapegrad.native.sources import sources_digest
 
 # Division by zero gives inf or nan instead of a check that would keep a loop from vectorising (Adam: 12 us -> 1.3 us).
@@ -91,8 +93,9 @@ def _path(function: Callable[..., Any], key: str, signature: str) -> Path:
 def _compile(function: Callable[..., Any], signature: str, path: Path) -> int:
     named = FunctionType(function.__code__, function.__globals__, path.stem, None, function.__closure__)
     named.__module__, named.__qualname__ = function.__module__, f"tapegrad_{path.stem}"
-    callback = _Function(named, normalize_signature(signature), {}, OPTIONS)
-    callback.compile()
+    callback = _Function(named, normalize_signature(signature), {}, OPTIONS, pipeline_class=Pipeline)
+    with quick_compilation():
+        callback.compile()
     _counts["compiled"] += 1
     _alive.append(callback)
     with contextlib.suppress(OSError):  # a read-only or full disk costs time in the next process, nothing else
@@ -216,11 +219,19 @@ class _Helper(CPUDispatcher):  # type: ignore[misc]
     """A function that only compiled code calls."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__(function, targetoptions=OPTIONS)
+        super().__init__(function, targetoptions=OPTIONS, pipeline_class=Pipeline)
         self._compiler.__class__ = _HelperCompiler
+
+    def get_call_template(self, arguments: Any, keywords: Any) -> Any:
+        """Compile for integers, not anew for each literal integer: the optimiser sees their values anyway."""
+        return super().get_call_template([_plain(argument) for argument in arguments], keywords)
 
     def add_overload(self, result: Any) -> None:
         self.overloads[tuple(result.signature.args)] = result
+
+
+def _plain(argument: Any) -> Any:
+    return argument.literal_type if isinstance(argument, types.IntegerLiteral) else argument
 
 
 def jit(function: Callable[..., Any]) -> Callable[..., Any]:
