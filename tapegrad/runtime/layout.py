@@ -85,7 +85,7 @@ STATE = np.dtype(
             "entries entries_capacity entries_top entries_dead "
             "words words_capacity words_top "
             "ops kernels constants addresses "
-            "emit_function release_function sweep_function resolve_callback python_callback drop_callback "
+            "emit_function sweep_function resolve_callback python_callback drop_callback "
             "grad_enabled inference_enabled default_dtype thread thread_modes thread_count anomaly site visiting_op "
             "visiting_site "
             "arena arena_end bytes_live bytes_cached bytes_peak "
