@@ -221,3 +221,21 @@ def test_cache_dir_follows_the_environment(monkeypatch, tmp_path):
     assert cache.cache_dir() == tmp_path / "tapegrad"
     monkeypatch.setenv("TAPEGRAD_CACHE_DIR", str(tmp_path / "other"))
     assert cache.cache_dir() == tmp_path / "other"
+
+
+def test_the_key_does_not_depend_on_what_was_imported_before():
+    program = """
+import importlib, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+import tapegrad
+from tapegrad.native.sources import sources_digest
+from tapegrad.ops.registry import registry
+from tapegrad.runtime.emit import emit
+print(sources_digest(emit), sources_digest(registry["relu"].kernel(4, 4)), sources_digest(registry["sum"].kernel(4, 4)))
+"""
+    keys = [
+        subprocess.run([sys.executable, "-c", program, *names], capture_output=True, text=True, check=True).stdout
+        for names in ([], ["tapegrad.warmup", "tapegrad.demo.train"])
+    ]
+    assert keys[0] == keys[1] and len(keys[0].split()) == 3

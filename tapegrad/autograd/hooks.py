@@ -68,8 +68,9 @@ def _hooks_of(tensor: Tensor) -> _Hooks:
 
 def _prune() -> None:
     serials = machine.table("slots")["serial"]
-    for slot in [slot for slot, entry in _hooks.items() if serials[slot] != entry.serial]:
-        del _hooks[slot]
+    for slot, entry in list(_hooks.items()):  # other threads may add hooks meanwhile
+        if serials[slot] != entry.serial:
+            _hooks.pop(slot, None)
 
 
 def _live(slot: int) -> _Hooks | None:

@@ -75,7 +75,7 @@ _NAME = re.compile(r"[\w.]+")
 @functools.cache
 def _imports(module: str) -> set[str]:
     text = _source(module).decode()
-    package = getattr(sys.modules.get(module), "__package__", None)
+    package = getattr(sys.modules.get(module), "__package__", None) or module.rpartition(".")[0]
     names = {name for line in _IMPORT.findall(text) for name in _NAME.findall(line)}
     for origin, imported in _FROM.findall(text):
         base = resolve_name(origin, package)
@@ -91,13 +91,21 @@ def _digest(modules: tuple[str, ...]) -> str:
     return digest.hexdigest()
 
 
+_PACKAGE = Path(__file__).parent.parent
 _INSTALLED = sysconfig.get_path("stdlib"), "site-packages"
 
 
 @functools.cache
 def _source(module: str) -> bytes:
-    """Return the source of a module of this package or of a user's; what is installed beside it goes by its version."""
-    file = getattr(sys.modules.get(module), "__file__", None)
-    if file is None or (module.partition(".")[0] != "tapegrad" and any(place in file for place in _INSTALLED)):
+    """Return the source of a module of this package or of a user's; what is installed beside it goes by its version.
+
+    A module of this package is looked up on the disk: what a process has imported by now must not change the answer.
+    """
+    if module.partition(".")[0] == _PACKAGE.name:
+        place = _PACKAGE.joinpath(*module.split(".")[1:])
+        file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+        return file.read_bytes() if file.is_file() else b""
+    loaded = getattr(sys.modules.get(module), "__file__", None)
+    if loaded is None or any(place in loaded for place in _INSTALLED):
         return b""
-    return Path(file).read_bytes()
+    return Path(loaded).read_bytes()

@@ -45,8 +45,7 @@ if core.help_to_compile():
     for name in [name for name in sys.modules if name.split(".")[0] == "tapegrad"]:
         del sys.modules[name]
     sys.path.insert(0, sys.argv[2])
-    from tapegrad.warmup import compile_training_kernels
-    compile_training_kernels()
+    __import__("tapegrad.warmup").warmup.compile_training_kernels()
 """
 _helper: subprocess.Popen[bytes] | None = None
 
