@@ -99,7 +99,8 @@ class FunctionCtx:
         if saved.tensor is not None:
             tensor = saved.tensor
         else:
-            assert self._frame is not None
+            if self._frame is None:
+                raise RuntimeError(_FREED)
             place = 2 + saved.result if saved.result >= 0 else 2 + self._frame[1] + saved.operand
             tensor = wrap(machine.handle_of_slot(self._frame[place]))
         version = machine.fields_of(tensor._handle)[_VERSION]
@@ -198,6 +199,8 @@ def run_backward(entry: int, retain_graph: int) -> int:
     except BaseException:
         note_failure(ctx.name())
         raise
+    finally:
+        ctx._frame = None  # its slots are the entry's: not to be used when the entry may be gone
     if not retain_graph:
         ctx._forget()
     return 0

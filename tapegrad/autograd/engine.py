@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tapegrad.autograd import hooks
-from tapegrad.autograd.sweeping import SLOT, run_sweep
+from tapegrad.autograd.sweeping import run_sweep
 from tapegrad.ops.calls import functions, shape_of
 from tapegrad.runtime.handle import Tensor, wrap
 from tapegrad.runtime.layout import REQUIRES_GRAD
@@ -88,8 +88,8 @@ def backward(
     chosen = _as_tuple(inputs)
     _check_inputs(chosen)
     sweep = run_sweep(roots, gradients, chosen, retain, create_graph, True)
-    for tensor in chosen:
-        gradient = sweep.captured[machine.fields_of(tensor._handle)[SLOT]]
+    for tensor, slot in zip(chosen, sweep.inputs, strict=True):
+        gradient = sweep.captured[slot]
         if not tensor.is_leaf and gradient is not None:
             hooks.add_to_grad(tensor, gradient)
 
@@ -135,7 +135,7 @@ def grad(
     _check_inputs(chosen)
     retain = create_graph if retain_graph is None else retain_graph
     sweep = run_sweep(roots, gradients, chosen, retain, create_graph, False)
-    found = [sweep.captured[machine.fields_of(tensor._handle)[SLOT]] for tensor in chosen]
+    found = [sweep.captured[slot] for slot in sweep.inputs]
     if materialize_grads:
         return tuple(
             functions["zeros_like"](tensor) if gradient is None else gradient

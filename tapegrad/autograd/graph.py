@@ -59,7 +59,10 @@ class Node:
         if context is None:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         context._frame = machine.frame_of_entry(self._entry)
-        return getattr(context, name)
+        try:
+            return getattr(context, name)
+        finally:
+            context._frame = None
 
 
 class AccumulateGrad(Node):

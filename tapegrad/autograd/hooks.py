@@ -108,6 +108,11 @@ def run_hooks(slot: int, gradient: Tensor) -> Tensor:
                 f"hook '{getattr(hook, '__name__', hook)}' has changed the size of value: got "
                 f"{list(shape_of(replaced))}, expected {list(shape_of(gradient))}"
             )
+        if replaced.dtype is not gradient.dtype:
+            raise RuntimeError(
+                f"hook '{getattr(hook, '__name__', hook)}' has changed the type of value: got {replaced.dtype}, "
+                f"expected {gradient.dtype}"
+            )
         gradient = replaced
     if found.retain:
         add_to_grad(wrap(machine.handle_of_slot(slot)), gradient)

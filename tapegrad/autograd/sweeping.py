@@ -23,6 +23,7 @@ class Sweep:
     """A sweep that is running: what reaches these slots is handed to the caller."""
 
     captured: dict[int, Tensor | None] = field(default_factory=dict)
+    inputs: list[int] = field(default_factory=list)  # the slots in the caller's order; hooks may rebind the tensors
 
 
 _one_at_a_time = threading.RLock()  # another thread that calls backward() waits, its own nested ones do not
@@ -81,6 +82,7 @@ def _select(sweep: Sweep, inputs: Sequence[Tensor], top: int) -> None:
     for tensor in inputs:
         slot = machine.fields_of(tensor._handle)[SLOT]
         sweep.captured[slot] = None
+        sweep.inputs.append(slot)
         slots["needed"][slot] = machine.state["sweep_id"]
         machine.set_flags(tensor._handle, HOOKED, 0)
     machine.state["selective"] = 1
@@ -123,12 +125,16 @@ def _go(
     top = max([place[_PRODUCER] for place in places])
     if inputs is not None:
         _select(sweep, inputs, top)
+    sweep_tape = machine.sweep  # compiled, if need be, before any cotangent waits
     status = 0
-    for place, gradient in zip(places, gradients, strict=True):
-        status = status or machine.give(place[SLOT], gradient._handle)
-    status = status or machine.sweep(top, retain_graph, accumulate)
-    for tensor in inputs or ():
-        hooks.update_flag(tensor)
+    try:
+        for place, gradient in zip(places, gradients, strict=True):
+            status = status or machine.give(place[SLOT], gradient._handle)
+        status = status or sweep_tape(top, retain_graph, accumulate)
+    finally:
+        machine.abandon(top)  # what waits after an error or an interrupt; nothing otherwise
+        for tensor in inputs or ():
+            hooks.update_flag(tensor)
     if status < 0:
         if anomaly.is_anomaly_enabled():
             anomaly.warn_of_visited()

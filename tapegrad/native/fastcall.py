@@ -26,6 +26,8 @@ as_float64 = symbol("PyFloat_AsDouble", types.float64, _i64)
 from_float64 = symbol("PyFloat_FromDouble", _i64, types.float64)
 new_tuple = symbol("PyTuple_New", _i64, _i64)
 tuple_item = symbol("PyTuple_GetItem", _i64, _i64, _i64)
+error_occurred = symbol("PyErr_Occurred", _i64)
+clear_error = symbol("PyErr_Clear", _i64)
 set_tuple_item = symbol("PyTuple_SetItem", types.int32, _i64, _i64, _i64)
 
 
@@ -90,6 +92,8 @@ __all__ = [
     "as_float64",
     "as_int64",
     "bool_type",
+    "clear_error",
+    "error_occurred",
     "fast_function",
     "float_type",
     "from_float64",

@@ -73,8 +73,8 @@ class Pipeline(CompilerBase):  # type: ignore[misc]
 @contextlib.contextmanager
 def quick_compilation() -> Iterator[None]:
     """Within this, Numba compiles faster; elsewhere it is as it was."""
-    collecting = gc.isenabled()
     with global_compiler_lock:
+        collecting = gc.isenabled()
         _load_implementations()
         gc.disable()
         _FunctionType.get_call_type = _get_call_type

@@ -32,7 +32,7 @@ CORE: dict[str, tuple[Callable[..., Any], str]] = {
     "sweep": (sweep, _FOUR_INTS),
     **{f"entry.{name}": (function, SIGNATURE) for name, function in _ENTRY_POINTS.items()},
 }
-_FOR_THE_HELPER = ("sweep", "entry.give", "entry.begin_sweep", "entry.end_sweep", "entry.sweep")
+_FOR_THE_HELPER = ("sweep", "entry.give", "entry.begin_sweep", "entry.end_sweep", "entry.sweep", "entry.abandon")
 
 # The package's own __init__ would need emit, which the first process is compiling: at first a bare package will do.
 _HELPER = """

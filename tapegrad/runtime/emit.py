@@ -14,6 +14,7 @@ from tapegrad.native.pointers import call1, call2, call4, int64_at, stack_words
 from tapegrad.runtime.blocks import class_bytes, guard_intact
 from tapegrad.runtime.elementwise import infer_broadcast, run_elementwise, same_shape
 from tapegrad.runtime.layout import (
+    BAD_ARGUMENT,
     CAST,
     CLONE,
     CONTIGUOUS,
@@ -93,7 +94,7 @@ def _substitute(st, frame, k, op, attribute_word):
 
 
 @jit
-def _release_temporaries(st, frame):
+def release_temporaries(st, frame):
     words = int64_at(frame)
     for k in range(words[FRAME_INPUT_COUNT]):
         slot = words[FRAME_INPUTS + k]
@@ -485,6 +486,9 @@ def _run_plain(st, op, spec, frame):
 
 @jit
 def _run_elementwise(st, op, spec, frame, target):
+    for k in range(int64_at(frame)[FRAME_INPUT_COUNT]):
+        if int64_at(frame)[FRAME_INPUTS + k] < 0:
+            return BAD_ARGUMENT
     if target < 0 and _is_plain(st, spec, frame):
         return _run_plain(st, op, spec, frame)
     words = int64_at(frame)
@@ -627,7 +631,7 @@ def emit(st, op, frame, target):
     if status < 0:
         state.error_op = op  # a copy made on the way has put itself there
         _drop_results(st, frame)
-        _release_temporaries(st, frame)
+        release_temporaries(st, frame)
         return status
     written = -1
     if target >= 0:
@@ -640,5 +644,5 @@ def emit(st, op, frame, target):
         for k in range(MAX_OUTPUTS):
             if words[k] >= 0:
                 slot_of(st, words[k]).flags |= INFERENCE
-    _release_temporaries(st, frame)
+    release_temporaries(st, frame)
     return words[0]

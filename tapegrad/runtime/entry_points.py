@@ -12,6 +12,8 @@ from tapegrad.native.fastcall import (
     as_float64,
     as_int64,
     bool_type,
+    clear_error,
+    error_occurred,
     float_type,
     from_float64,
     from_int64,
@@ -24,6 +26,7 @@ from tapegrad.native.fastcall import (
 )
 from tapegrad.native.pointers import call4, float64_at, float64_bits, int64_at, pointer_to, stack_words
 from tapegrad.runtime.blocks import class_bytes, give_block, size_class, take_block, trim
+from tapegrad.runtime.emit import release_temporaries
 from tapegrad.runtime.layout import (
     BAD_ARGUMENT,
     CALL_SITE,
@@ -63,7 +66,6 @@ from tapegrad.runtime.sweep import give, mark_needed
 from tapegrad.runtime.tables import reserve
 from tapegrad.runtime.threads import ask_python, enter_thread, modes_of, set_modes
 
-_LOCAL_WORDS = 64
 _float32_at, _int32_at, _uint8_at = pointer_to("f4"), pointer_to("i4"), pointer_to("u1")
 
 
@@ -83,6 +85,7 @@ def _constant(st, number):
     row = slot_of(st, slot)
     storage = new_storage(st, 8)
     if storage < 0:
+        release(st, slot)
         return storage
     row.storage = storage
     row.ndim = 0
@@ -108,6 +111,15 @@ def _operand(st, python_object):
 
 
 @jit
+def _python_status():
+    """Return BAD_ARGUMENT, and take the exception away, if an int did not fit into 64 bits; else 0."""
+    if error_occurred() == 0:
+        return 0
+    clear_error()
+    return BAD_ARGUMENT
+
+
+@jit
 def _attribute(python_object):
     if type_of(python_object) == float_type():
         return float64_bits(as_float64(python_object))
@@ -116,7 +128,7 @@ def _attribute(python_object):
 
 @jit
 def _fill_frame(st, frame, args, first, count):
-    """Write operands and attributes, ``args[first]`` being the number of operands, into a frame."""
+    """Write operands and attributes, ``args[first]`` being the number of operands, into a frame; return a status."""
     objects = int64_at(args)
     words = int64_at(frame)
     inputs = as_int64(objects[first])
@@ -126,6 +138,7 @@ def _fill_frame(st, frame, args, first, count):
         words[FRAME_INPUTS + k] = _operand(st, objects[first + 1 + k])
     for k in range(first + 1 + inputs, count):
         words[FRAME_INPUTS + k - first - 1] = _attribute(objects[k])
+    return _python_status()
 
 
 @jit
@@ -136,7 +149,9 @@ def _emit_args(st, args, count, first, target, results):
     """
     enter_thread(st)
     if state_of(st).anomaly & RECORD_SITES:
-        ask_python(st, CALL_SITE, 0, 0)
+        status = ask_python(st, CALL_SITE, 0, 0)
+        if status < 0:
+            return status
     status = reserve(st, 2 * count)
     if status < 0:
         return status
@@ -148,8 +163,11 @@ def _emit_args(st, args, count, first, target, results):
         frame = take_block(st, index)
         if frame == 0:
             return BAD_ARGUMENT
-    _fill_frame(st, frame, args, first, count)
-    slot = call4(state_of(st).emit_function, st, op, frame, target)
+    slot = _fill_frame(st, frame, args, first, count)
+    if slot == 0:
+        slot = call4(state_of(st).emit_function, st, op, frame, target)
+    else:
+        release_temporaries(st, frame)
     for k in range(MAX_OUTPUTS):
         int64_at(results)[k] = int64_at(frame)[k]
     if index >= 0:
@@ -223,7 +241,7 @@ def new_tensor(self, args, count):
         shape_in(row)[d] = as_int64(objects[1 + d])
     storage = types.int64(SIZE_OVERFLOW)
     state_of(st).error_op = -1  # no op of the registry
-    if set_contiguous(row) and row.numel <= (1 << 60):
+    if _python_status() == 0 and set_contiguous(row) and row.numel <= (1 << 60):
         storage = new_storage(st, row.numel * item_bytes(row.dtype))
     if storage < 0:
         release(st, slot)
@@ -372,7 +390,9 @@ def set_item(self, args, count):
 def handle_of_slot(self, args, count):
     """handle_of_slot(slot) -> new handle of a slot, which it retains"""
     st = as_int64(self)
-    reserve(st, 1)
+    status = reserve(st, 1)
+    if status < 0:
+        return from_int64(status)
     slot = as_int64(int64_at(args)[0])
     retain(st, slot)
     return from_int64(new_handle(st, slot))
@@ -432,7 +452,9 @@ def detach_slot(self, args, count):
     """detach_slot(handle, extra_flags) -> handle of a tensor over the same memory that is no part of the graph"""
     st = as_int64(self)
     objects = int64_at(args)
-    reserve(st, 1)
+    status = reserve(st, 1)
+    if status < 0:
+        return from_int64(status)
     source = slot_of(st, slot_of_handle(st, as_int64(objects[0])))
     slot = new_slot(st)
     row = slot_of(st, slot)

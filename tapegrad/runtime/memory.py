@@ -295,10 +295,10 @@ def _free_entry(st, entry):
         operand = words[FRAME_INPUTS + k]
         if operand >= 0:
             _drop_row(st, operand, slot_of(st, operand))
+    row.flags |= DEAD  # before Python runs, which may use the results' slots again
+    state.entries_dead += 1
     if op_row(state.ops, row.op).kind == PYTHON:
         drop_owner(st, words[FRAME_INPUTS + words[FRAME_INPUT_COUNT]])
-    row.flags |= DEAD
-    state.entries_dead += 1
     _pop_dead_entries(state)
 
 

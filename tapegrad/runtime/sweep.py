@@ -483,7 +483,9 @@ def _finish_leaves(st, accumulate):
     while state.leaf_head >= 0:
         slot = state.leaf_head
         row = slot_of(st, slot)
-        status = _run_hooks(st, slot)
+        status = reserve(st, 8)
+        if status == 0:
+            status = _run_hooks(st, slot)
         if status == 0 and accumulate:
             status = _accumulate(st, slot)
             if status == 0 and row.flags & HOOKED:
@@ -496,7 +498,7 @@ def _finish_leaves(st, accumulate):
 
 
 @jit
-def _abandon(st, top):
+def abandon(st, top):
     """Drop every waiting cotangent after an error."""
     state = state_of(st)
     for step in range(top + 1):
@@ -551,5 +553,5 @@ def sweep(st, top, retain_graph, accumulate):
     if status == 0:
         status = _finish_leaves(st, accumulate)
     if status < 0:
-        _abandon(st, top)
+        abandon(st, top)
     return status

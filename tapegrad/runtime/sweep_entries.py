@@ -4,6 +4,7 @@ from tapegrad.native.fastcall import as_int64, from_int64
 from tapegrad.native.pointers import int64_at, stack_words
 from tapegrad.runtime.entry_points import tuple_of
 from tapegrad.runtime.layout import state_of
+from tapegrad.runtime.sweep import abandon
 from tapegrad.runtime.threads import enter_thread, modes_of, set_modes
 
 
@@ -53,4 +54,13 @@ def end_sweep(self, args, count):
     return from_int64(0)
 
 
-SWEEP_ENTRY_POINTS = {"begin_sweep": begin_sweep, "end_sweep": end_sweep}
+def abandon_sweep(self, args, count):
+    """abandon(top): drop the cotangents that still wait, if any do"""
+    st = as_int64(self)
+    state = state_of(st)
+    if state.pending != 0 or state.leaf_head >= 0:
+        abandon(st, as_int64(int64_at(args)[0]))
+    return from_int64(0)
+
+
+SWEEP_ENTRY_POINTS = {"begin_sweep": begin_sweep, "end_sweep": end_sweep, "abandon": abandon_sweep}
