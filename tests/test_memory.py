@@ -24,6 +24,12 @@ def in_use() -> dict[str, int]:
     }
 
 
+def assert_no_more_than(before: dict[str, int]) -> None:
+    """Less may be in use: what an earlier test's traceback has kept goes at any time."""
+    now = in_use()
+    assert all(now[name] <= before[name] for name in before), (before, now)
+
+
 def forward(w: tg.Tensor, x: tg.Tensor) -> None:
     (w * x + 1.5).exp().sum()
 
@@ -87,7 +93,7 @@ def test_nothing_is_left(body: Callable[[tg.Tensor, tg.Tensor], None]) -> None:
         before, tops = in_use(), int(machine.state["slots_top"])
         for _ in range(300):
             body(w, x)
-    assert in_use() == before
+    assert_no_more_than(before)
     assert int(machine.state["slots_top"]) <= tops + 600  # rows are used again; tracebacks keep some till collected
 
 
@@ -100,7 +106,7 @@ def test_a_long_chain_needs_no_deep_stack() -> None:
     y.backward()
     assert w.grad.item() == 1.0
     del y, w
-    assert in_use() == before
+    assert_no_more_than(before)
 
 
 def test_what_a_gradient_does_not_read_is_not_kept() -> None:
@@ -124,4 +130,4 @@ def test_a_size_beyond_memory_is_an_exception() -> None:
     with pytest.raises(MemoryError, match="add: can't allocate"):
         a + 1
     del a
-    assert in_use() == before
+    assert_no_more_than(before)
