@@ -184,7 +184,7 @@ def _bounded_log(x):
     return y if y > like(-100, y) else like(-100, y)
 
 
-_BERNOULLI_ENTROPY = SQUARED_DIFFERENCE = elementwise(
+SQUARED_DIFFERENCE = elementwise(
     "squared_difference",
     lambda x, w: (x - w) * (x - w),
     inputs=("input", "target"),
@@ -204,7 +204,7 @@ elementwise(
     reference=lambda g, x, w: 2 * g * (x - w),
     math="2 g (x - w)",
 )
-elementwise(
+_BERNOULLI_ENTROPY = elementwise(
     "bernoulli_entropy",
     lambda x, t: (t - like(1, t)) * _bounded_log(like(1, x) - x) - t * _bounded_log(x),
     inputs=("input", "target"),
