@@ -10,6 +10,8 @@ import tapegrad.nn.functional as F
 from tapegrad.native.cache import cache_counts
 from tapegrad.native.dtypes import FLOAT32
 from tapegrad.ops.registry import compile_op, registry
+from tapegrad.runtime.core import ENTRY_NAMES
+from tapegrad.runtime.machine import machine
 
 _UNARY = ("exp", "log", "sqrt", "tanh", "sigmoid", "relu", "sin", "cos", "square", "abs", "neg", "reciprocal")
 _REDUCTIONS = ("sum", "mean", "amax", "var", "logsumexp")
@@ -55,6 +57,8 @@ def compile_training_kernels() -> None:
 def warm_up() -> str:
     """Run small examples of common ops, losses and optimisers, forwards and backwards; return what that compiled."""
     before, started = cache_counts(), time.perf_counter()
+    for name in ENTRY_NAMES:
+        getattr(machine, name)  # compiled when it is first asked for
     for dtype in (tg.float32, tg.float64):
         for result in _examples(dtype):
             result.sum().backward()

@@ -26,6 +26,7 @@ from tapegrad.runtime.sweep_entries import SWEEP_ENTRY_POINTS
 _FOUR_INTS = "int64(int64, int64, int64, int64)"
 
 _ENTRY_POINTS = ENTRY_POINTS | PYTHON_ENTRY_POINTS | SWEEP_ENTRY_POINTS
+ENTRY_NAMES = tuple(_ENTRY_POINTS)
 
 CORE: dict[str, tuple[Callable[..., Any], str]] = {
     "emit": (emit, _FOUR_INTS),
