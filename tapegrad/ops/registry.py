@@ -301,6 +301,8 @@ def _saves(op: Op, wanted: list[int]) -> list[int]:
 
 def _store_rule(op: Op) -> None:
     op.rule = _trace(op)
+    if len(op.rule) + MAX_OUTPUTS > MAX_TEMPORARIES:  # what the sweep has room for
+        raise ValueError(f"the gradient rule of {op.name!r} has too many rows")
     wanted = _targets(op.rule)
     rows = np.zeros(max(len(op.rule), 1), RULE_ROW)
     for record, row, mask in zip(rows, op.rule, wanted, strict=False):
