@@ -17,6 +17,7 @@ from typing import Any
 
 from tapegrad.native.cache import compile_function, is_cached
 from tapegrad.native.fastcall import SIGNATURE
+from tapegrad.native.parallel import run_tasks
 from tapegrad.runtime.emit import emit
 from tapegrad.runtime.entry_points import ENTRY_POINTS
 from tapegrad.runtime.python_entries import PYTHON_ENTRY_POINTS
@@ -31,6 +32,7 @@ ENTRY_NAMES = tuple(_ENTRY_POINTS)
 CORE: dict[str, tuple[Callable[..., Any], str]] = {
     "emit": (emit, _FOUR_INTS),
     "sweep": (sweep, _FOUR_INTS),
+    "run_tasks": (run_tasks, _FOUR_INTS),
     **{f"entry.{name}": (function, SIGNATURE) for name, function in _ENTRY_POINTS.items()},
 }
 _FOR_THE_HELPER = ("sweep", "entry.give", "entry.begin_sweep", "entry.end_sweep", "entry.sweep", "entry.abandon")

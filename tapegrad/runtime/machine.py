@@ -29,6 +29,7 @@ from tapegrad.runtime.layout import (
     THREAD_LIMIT,
     WORD_LIMIT,
 )
+from tapegrad.runtime.pool import ThreadPool, usable_cores
 
 OP_LIMIT = 1024
 CONSTANT_LIMIT = 256
@@ -57,6 +58,8 @@ class Machine:
         self._make_callbacks()
         start_helper()
         self.state["emit_function"] = compile_one("emit")
+        self.pool = ThreadPool(compile_one("run_tasks"), usable_cores())
+        self.state["pool"] = self.pool.address
 
     def _make_tables(self) -> None:
         for name, dtype in (("handles", HANDLE), ("slots", SLOT), ("storages", STORAGE), ("entries", ENTRY)):

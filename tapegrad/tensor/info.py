@@ -68,14 +68,19 @@ def numel(input: Tensor) -> int:
 
 
 def get_num_threads() -> int:
-    """Return how many threads an operation uses: one."""
-    return 1
+    """Return how many threads an operation may use."""
+    return machine.pool.threads
 
 
 def set_num_threads(int: int) -> None:
-    """Accept the number of threads that a script asks for; operations use one."""
+    """Set how many threads an operation may use; results are the same bits with any number.
+
+    Raises:
+        RuntimeError: the number is not positive.
+    """
     if int < 1:
         raise RuntimeError(f"set_num_threads expects a positive integer, got {int}")
+    machine.pool.resize(int)
 
 
 def memory_stats() -> dict[str, int]:
