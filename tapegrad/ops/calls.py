@@ -16,6 +16,7 @@ from tapegrad.runtime.machine import machine
 
 _emit, _emit_in_place = machine.emit, machine.emit_in_place
 PYTHON_NUMBERS = (bool, int, float)
+TORCH_NAMES = ("Bool", "Byte", "Int", "Long", "Float", "Double")  # of the dtypes, in messages
 
 functions: dict[str, Callable[..., Any]] = {}  # what `tg.` gets from the ops, by name
 F = TypeVar("F", bound=Callable[..., Any])
@@ -67,14 +68,18 @@ def call_in_place(op: Op, target: Tensor, *operands: Any, attributes: Sequence[i
     return target
 
 
-def write_back(target: Tensor, result: Tensor, name: str) -> Tensor:
-    """Copy the result of an op, computed in the promoted dtype, into ``target`` where torch allows the cast."""
+def check_castable(result: Tensor, target: Tensor, where: str = "") -> None:
+    """Raise torch's RuntimeError where a result may not be written into a tensor of a lower category of dtype."""
     source, goal = machine.dtype_of(result._handle), machine.dtype_of(target._handle)
     if (source >= FLOAT32 > goal) or (goal == BOOL and source != BOOL):
-        names = ("Bool", "Byte", "Int", "Long", "Float", "Double")
         raise RuntimeError(
-            f"{name}: result type {names[source]} can't be cast to the desired output type {names[goal]}"
+            f"{where}result type {TORCH_NAMES[source]} can't be cast to the desired output type {TORCH_NAMES[goal]}"
         )
+
+
+def write_back(target: Tensor, result: Tensor, name: str) -> Tensor:
+    """Copy the result of an op, computed in the promoted dtype, into ``target`` where torch allows the cast."""
+    check_castable(result, target, f"{name}: ")
     functions["copy_"](target, result)
     return target
 

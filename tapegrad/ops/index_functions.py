@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad.native.dtypes import BOOL
-from tapegrad.ops.calls import call, expect_tensor, function, functions, normal_dim, shape_of
+from tapegrad.ops.calls import TORCH_NAMES, call, expect_tensor, function, functions, normal_dim, shape_of
 from tapegrad.ops.index_ops import NONZERO, PUT, PUT_ADD
 from tapegrad.ops.indexing import _combined, _normal_items, _Plan
 from tapegrad.ops.lookups import (
@@ -25,7 +25,7 @@ from tapegrad.ops.lookups import (
     write_at,
 )
 from tapegrad.ops.views import broadcast_shape, expand, reshape
-from tapegrad.ops.writing import TORCH_NAMES, in_dtype_of
+from tapegrad.ops.writing import in_dtype_of
 from tapegrad.runtime.handle import Tensor
 from tapegrad.runtime.machine import machine
 

@@ -13,7 +13,7 @@ from tapegrad.kernels.lapack import TRANSPOSED, UNIT, UPPER
 from tapegrad.kernels.lapack_call import NOT_FINITE
 from tapegrad.native.dtypes import FLOAT32
 from tapegrad.ops import linalg_solving, linalg_spectral
-from tapegrad.ops.calls import call, expect_tensor, function, functions, ndim_of, shape_of, tensor_method
+from tapegrad.ops.calls import TORCH_NAMES, call, expect_tensor, function, functions, ndim_of, shape_of, tensor_method
 from tapegrad.ops.creation import eye
 from tapegrad.ops.linalg_parts import MT
 from tapegrad.ops.matmul import matmul
@@ -24,8 +24,6 @@ from tapegrad.runtime.errors import LinAlgError, raise_status
 from tapegrad.runtime.handle import Tensor, wrap
 from tapegrad.runtime.layout import REQUIRES_GRAD, SINGULAR
 from tapegrad.runtime.machine import machine
-
-_TYPE_NAMES = ("Bool", "Byte", "Int", "Long", "Float", "Double")
 
 LinAlgError = LinAlgError
 Eigh = namedtuple("Eigh", ("eigenvalues", "eigenvectors"))
@@ -39,7 +37,7 @@ Lstsq = namedtuple("Lstsq", ("solution", "residuals", "rank", "singular_values")
 
 
 def type_name(tensor: Tensor) -> str:
-    return _TYPE_NAMES[machine.dtype_of(tensor._handle)]
+    return TORCH_NAMES[machine.dtype_of(tensor._handle)]
 
 
 def check_matrix(A: Tensor, name: str, argument: str = "A") -> tuple[int, ...]:
@@ -136,7 +134,7 @@ def _broadcast_lead(A: Tensor, B: Tensor, name: str) -> tuple[Tensor, Tensor]:
 
 
 def wants_gradient(A: Tensor) -> bool:
-    return bool(machine.state["grad_enabled"]) and bool(machine.flags_of(A._handle) & REQUIRES_GRAD)
+    return bool(machine.modes() & 1) and bool(machine.flags_of(A._handle) & REQUIRES_GRAD)
 
 
 # ---- square systems ----

@@ -11,10 +11,9 @@ from tapegrad.kernels.loops import like
 from tapegrad.kernels.vector_math import log
 from tapegrad.native.cache import jit
 from tapegrad.native.dtypes import FLOAT32, INT64, UINT8
-from tapegrad.ops.calls import call, expect_tensor, function, functions, shape_of
+from tapegrad.ops.calls import TORCH_NAMES, call, expect_tensor, function, functions, shape_of
 from tapegrad.ops.cross_entropy import CROSS_ENTROPY, NLL
 from tapegrad.ops.elementwise import elementwise
-from tapegrad.ops.reduction_rules import TORCH_NAMES
 from tapegrad.ops.registry import FLOATS, Op
 from tapegrad.runtime.dtype import dtype_of
 from tapegrad.runtime.handle import Tensor

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from math import prod
 from typing import Any, NoReturn
 
-from tapegrad.ops.calls import call, expect_tensor, function, functions, ndim_of, shape_of, tensor_method
+from tapegrad.ops.calls import TORCH_NAMES, call, expect_tensor, function, functions, ndim_of, shape_of, tensor_method
 from tapegrad.ops.products import ADDMM, BMM, DOT, LINEAR, MM, MM_TN
 from tapegrad.runtime.errors import raise_status
 from tapegrad.runtime.handle import Tensor, wrap
@@ -18,7 +18,6 @@ from tapegrad.runtime.machine import machine
 
 _emit = machine.emit
 _C_NAMES = ("bool", "unsigned char", "int", "long", "float", "double")
-_TYPE_NAMES = ("Bool", "Byte", "Int", "Long", "Float", "Double")
 
 
 def _write(out: Tensor | None, result: Tensor) -> Tensor:
@@ -26,7 +25,7 @@ def _write(out: Tensor | None, result: Tensor) -> Tensor:
 
 
 def _type(tensor: Tensor) -> str:
-    return _TYPE_NAMES[machine.dtype_of(tensor._handle)]
+    return TORCH_NAMES[machine.dtype_of(tensor._handle)]
 
 
 def _same_dtype(a: Tensor, b: Tensor) -> bool:

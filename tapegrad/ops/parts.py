@@ -12,7 +12,6 @@ from tapegrad.ops.registry import registry
 from tapegrad.ops.view_ops import DIAGONAL, INDEX, SELECT, SKIP, SLICE, UNFOLD
 from tapegrad.runtime.errors import raise_status
 from tapegrad.runtime.handle import Tensor, wrap
-from tapegrad.runtime.layout import CONTIGUOUS, REQUIRES_GRAD
 from tapegrad.runtime.machine import machine
 
 _emit = machine.emit
@@ -194,7 +193,7 @@ def as_strided(input: Tensor, size: Sequence[int], stride: Sequence[int], storag
     """Return a view of the tensor's storage by shape, strides and offset, all counted in elements.
 
     Raises:
-        RuntimeError: the view would leave the storage, or it is to have a gradient and ``input`` is not contiguous.
+        RuntimeError: the view would leave the storage.
     """
     fields = machine.fields_of(expect_tensor(input, "as_strided")._handle)
     offset = fields[4] if storage_offset is None else storage_offset
@@ -208,10 +207,5 @@ def as_strided(input: Tensor, size: Sequence[int], stride: Sequence[int], storag
         raise RuntimeError(
             f"setStorage: sizes {list(size)}, strides {list(stride)}, storage offset {offset}, and itemsize {itemsize} "
             f"requiring a storage size of {(last + 1) * itemsize} are out of bounds for storage of size {fields[14]}"
-        )
-    inside = fields[5] & CONTIGUOUS and fields[4] <= offset and last < fields[4] + fields[3]
-    if fields[5] & REQUIRES_GRAD and math.prod(size) and not inside:
-        raise RuntimeError(
-            "as_strided: has a gradient only for a contiguous tensor and elements of its own: call .contiguous() first"
         )
     return call(registry["as_strided"], input, attributes=(len(size), offset, *size, *stride))

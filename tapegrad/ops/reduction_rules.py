@@ -40,7 +40,6 @@ from tapegrad.runtime.layout import (
 )
 
 DTYPE, MASK, KEEPDIM, PARAMETER = range(4)
-TORCH_NAMES = ("Bool", "Byte", "Int", "Long", "Float", "Double")
 
 
 def mask_of(dim: int | Sequence[int] | None, ndim: int) -> int:
@@ -385,7 +384,6 @@ __all__ = [
     "KEEPDIM",
     "MASK",
     "PARAMETER",
-    "TORCH_NAMES",
     "extents",
     "like_second",
     "mask_of",

@@ -20,11 +20,20 @@ from tapegrad.kernels.reduce_loops import Reduction
 from tapegrad.kernels.reduce_sum import count_parts, euclidean_parts, mean_parts, sum_parts
 from tapegrad.native.dtypes import BOOL, FLOAT32, INT64, UINT8
 from tapegrad.native.pointers import int64_at, stack_words
-from tapegrad.ops.calls import call, call_several, expect_tensor, function, functions, normal_dim, normal_dims, shape_of
+from tapegrad.ops.calls import (
+    TORCH_NAMES,
+    call,
+    call_several,
+    expect_tensor,
+    function,
+    functions,
+    normal_dim,
+    normal_dims,
+    shape_of,
+)
 from tapegrad.ops.reduction_rules import (
     KEEPDIM,
     MASK,
-    TORCH_NAMES,
     extents,
     mask_of,
     reduced_infer,

@@ -10,8 +10,7 @@ import numpy as np
 from tapegrad.kernels.loops import like
 from tapegrad.native.dtypes import FLOAT32, INT64, POINTERS, SCALARS
 from tapegrad.native.pointers import float64_from_bits, int64_at
-from tapegrad.ops.calls import call, expect_tensor, function, functions, shape_of
-from tapegrad.ops.reduction_rules import TORCH_NAMES
+from tapegrad.ops.calls import TORCH_NAMES, call, expect_tensor, function, functions, shape_of
 from tapegrad.ops.reductions import max as max_of
 from tapegrad.ops.reductions import min as min_of
 from tapegrad.ops.registry import FLOATS, Op, declare

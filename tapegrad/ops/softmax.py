@@ -14,8 +14,8 @@ from tapegrad.kernels.reduce_sum import exponential_parts
 from tapegrad.kernels.softmax import make_softmax, make_softmax_backward
 from tapegrad.native.dtypes import FLOAT32, POINTERS, SCALARS
 from tapegrad.native.pointers import int64_at, stack_words
-from tapegrad.ops.calls import call, expect_tensor, function, functions, normal_dim
-from tapegrad.ops.reduction_rules import KEEPDIM, MASK, TORCH_NAMES, extents, mask_of, reduced_infer, same_infer
+from tapegrad.ops.calls import TORCH_NAMES, call, expect_tensor, function, functions, normal_dim
+from tapegrad.ops.reduction_rules import KEEPDIM, MASK, extents, mask_of, reduced_infer, same_infer
 from tapegrad.ops.references import along_samples, axis_of, calls_along
 from tapegrad.ops.registry import FLOATS, OF_ENTRY, Op, declare
 from tapegrad.runtime.dtype import get_default_dtype

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from tapegrad.ops.calls import call, expect_tensor, function, normal_dim, normal_dims, shape_of, tensor_method
+from tapegrad.ops.dtype_views import view_as_dtype
 from tapegrad.ops.registry import Op, registry
 from tapegrad.ops.view_ops import EXPAND, PERMUTE, SQUEEZE, TRANSPOSE, UNSQUEEZE, VIEW_OP
 from tapegrad.runtime.dtype import dtype as DType
@@ -85,12 +86,12 @@ def reshape(input: Tensor, *shape: Any) -> Tensor:
 
 
 @tensor_method("view")
-def view(self: Tensor, *shape: Any) -> Tensor:
-    """Return the elements in another shape, in the same memory; RuntimeError where strides do not allow it."""
+def view(self: Tensor, *shape: Any, dtype: DType | None = None) -> Tensor:
+    """Return the elements in another shape, or the memory as another dtype; RuntimeError where strides forbid it."""
+    if dtype is not None and not shape:
+        shape = (dtype,)
     if len(shape) == 1 and isinstance(shape[0], DType):
-        if shape[0].code == machine.dtype_of(self._handle):
-            return self[...]
-        raise RuntimeError("view: tapegrad does not reinterpret memory as another dtype; use .to(dtype) to convert")
+        return view_as_dtype(self, shape[0])
     lengths = sizes(shape, "view")
     handle = _emit(VIEW_OP.code, 1, self._handle, *lengths)
     if handle == BAD_ARGUMENT:

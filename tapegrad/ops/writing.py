@@ -8,27 +8,21 @@ from typing import Any
 import numpy as np
 
 from tapegrad.native.dtypes import BOOL, FLOAT32, UINT8
-from tapegrad.ops.calls import call, expect_tensor, function, functions, shape_of, tensor_method
+from tapegrad.ops.calls import call, check_castable, expect_tensor, function, functions, shape_of, tensor_method
 from tapegrad.ops.registry import registry
 from tapegrad.ops.views import expand
 from tapegrad.runtime.dtype import DTYPES
 from tapegrad.runtime.errors import raise_status
 from tapegrad.runtime.handle import Tensor
-from tapegrad.runtime.layout import REQUIRES_GRAD, SHAPE_MISMATCH, VIEW_IMPOSSIBLE
+from tapegrad.runtime.layout import REQUIRES_GRAD, SHAPE_MISMATCH
 from tapegrad.runtime.machine import machine
 
 _COPY, _CAST = registry["copy"], registry["cast"]
-TORCH_NAMES = ("Bool", "Byte", "Int", "Long", "Float", "Double")
 
 
 def rebase(target: Tensor) -> None:
     """Let every tensor over the same memory see a write through ``target`` that was recorded; see runtime/rebase.py."""
     status = machine.rebase(target._handle)
-    if status == VIEW_IMPOSSIBLE:
-        raise RuntimeError(
-            "a recorded in-place write through a view needs a base whose elements are in row-major order: "
-            "call .contiguous() on the base before taking views of it"
-        )
     if status < 0:
         raise_status(status)
 
@@ -126,16 +120,12 @@ def write_out(out: Tensor, result: Tensor) -> Tensor:
         RuntimeError: a gradient is wanted, the shape differs, or the dtype cannot be cast.
     """
     flags = machine.flags_of(result._handle) | machine.flags_of(out._handle)
-    if machine.state["grad_enabled"] and flags & REQUIRES_GRAD:
+    if machine.modes() & 1 and flags & REQUIRES_GRAD:
         raise RuntimeError(
             "functions with out=... arguments don't support automatic differentiation, but one of the arguments "
             "requires grad."
         )
-    have, goal = machine.dtype_of(result._handle), machine.dtype_of(out._handle)
-    if (have >= FLOAT32 > goal) or (goal == BOOL and have != BOOL):
-        raise RuntimeError(
-            f"result type {TORCH_NAMES[have]} can't be cast to the desired output type {TORCH_NAMES[goal]}"
-        )
+    check_castable(result, out)
     if shape_of(out) == shape_of(result):
         return copy_(out, result)
     if math.prod(shape_of(out)) != 0:

@@ -65,7 +65,7 @@ from tapegrad.runtime.layout import (
 )
 from tapegrad.runtime.memory import new_slot, new_storage, release, retain, retain_row
 from tapegrad.runtime.promote import common_dtype, retype_number
-from tapegrad.runtime.strides import mark_layout, set_contiguous
+from tapegrad.runtime.strides import last_offset, mark_layout, set_contiguous
 from tapegrad.runtime.threads import resolve
 
 
@@ -318,14 +318,6 @@ def _check_target(st, target):
 
 
 @jit
-def _last_offset(row):
-    last = row.offset
-    for d in range(row.ndim):
-        last += (shape_in(row)[d] - 1) * strides_in(row)[d]
-    return last
-
-
-@jit
 def _same_geometry(a, b):
     if a.offset != b.offset or a.ndim != b.ndim or a.dtype != b.dtype:
         return False
@@ -338,7 +330,7 @@ def _same_geometry(a, b):
 @jit
 def _is_dense(row):
     """Return whether the elements fill the range from the first to the last without gaps (in any order)."""
-    return _last_offset(row) - row.offset + 1 == row.numel
+    return last_offset(row) - row.offset + 1 == row.numel
 
 
 @jit
@@ -359,7 +351,7 @@ def _separate_operands(st, frame, target, saved):
                 if status < 0:
                     return status
             continue
-        if operand.offset > _last_offset(row) or row.offset > _last_offset(operand):
+        if operand.offset > last_offset(row) or row.offset > last_offset(operand):
             continue
         if _is_dense(operand) and _is_dense(row):
             return PARTIAL_OVERLAP
@@ -376,7 +368,7 @@ def _in_bounds(st, slot):
     if row.numel == 0 or row.storage < 0:
         return True
     storage = storage_row(state_of(st).storages, row.storage)
-    if row.offset < 0 or (_last_offset(row) + 1) * item_bytes(row.dtype) > storage.bytes:
+    if row.offset < 0 or (last_offset(row) + 1) * item_bytes(row.dtype) > storage.bytes:
         return False
     if storage.size_class < 0:
         return True

@@ -12,13 +12,11 @@ from tapegrad.native.fastcall import as_int64, from_int64
 from tapegrad.native.pointers import call4, int64_at, stack_words
 from tapegrad.runtime.layout import (
     AS_STRIDED,
-    CONTIGUOUS,
     FRAME_ATTRIBUTE_COUNT,
     FRAME_INPUT_COUNT,
     FRAME_INPUTS,
     IS_VIEW,
     OVERLAY,
-    VIEW_IMPOSSIBLE,
     handle_row,
     shape_in,
     slot_of,
@@ -61,8 +59,6 @@ def _overlay(st, root, written):
     """
     state = state_of(st)
     root_row = slot_of(st, root)
-    if not root_row.flags & CONTIGUOUS:
-        return types.int64(VIEW_IMPOSSIBLE)
     if root_row.storage < 0:
         storage = types.int64(slot_of(st, written).storage)
         root_row.storage = storage

@@ -39,3 +39,12 @@ def mark_layout(row):
         if shape_in(row)[d] != 1 and strides_in(row)[d] != expected and row.numel > 0:
             row.flags &= ~CONTIGUOUS
         expected *= shape_in(row)[d]
+
+
+@jit
+def last_offset(row):
+    """Return where in its storage the last element of a row that is not empty lies."""
+    last = row.offset
+    for d in range(row.ndim):
+        last += (shape_in(row)[d] - 1) * strides_in(row)[d]
+    return last
