@@ -91,7 +91,7 @@ def test_a_tensor_cannot_take_a_parameter_s_place():
 
 def test_names_that_cannot_be_are_refused():
     module = nn.Module()
-    with pytest.raises(KeyError, match=r"can't be empty or contain '\.'"):
+    with pytest.raises(KeyError, match=r'parameter name can\\?\'t contain "\."'):
         module.register_parameter("a.b", None)
     with pytest.raises(KeyError, match="attribute 'forward' already exists"):
         module.register_buffer("forward", tg.tensor(1.0))
@@ -250,8 +250,8 @@ def test_state_that_does_not_fit_is_listed_whole_and_nothing_is_written():
     message = str(caught.value)
     for part in (
         "Error(s) in loading state_dict for Block:",
-        "Missing key(s) in state_dict: 'first.weight', 'rest.0.weight'.",
-        "Unexpected key(s) in state_dict: 'extra'.",
+        'Missing key(s) in state_dict: "first.weight", "rest.0.weight".',
+        'Unexpected key(s) in state_dict: "extra".',
         "size mismatch for mean: copying a param with shape tapegrad.Size([3]) from checkpoint, the shape in current "
         "model is tapegrad.Size([2]).",
         'While copying the parameter named "first.bias", expected a Tensor but received float.',

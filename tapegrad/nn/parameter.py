@@ -1,4 +1,4 @@
-"""Parameter: a tensor that a module counts among what is to be trained."""
+"""Parameter and Buffer: tensors that a module counts among what is trained, and among its state."""
 
 from __future__ import annotations
 
@@ -52,3 +52,30 @@ class Parameter(Tensor):
 
     def __repr__(self) -> str:
         return "Parameter containing:\n" + super().__repr__()
+
+
+class Buffer(Tensor):
+    """A tensor over the memory of ``data`` that, as a module's attribute, becomes one of its buffers.
+
+    Args:
+        data: the numbers; none by default.
+        persistent: whether it is in the module's ``state_dict``.
+    """
+
+    __slots__ = ()
+
+    persistent: bool
+
+    def __new__(cls, data: Any = None, *, persistent: bool = True) -> Buffer:
+        """Make the buffer."""
+        if data is None:
+            data = empty((0,), get_default_dtype())
+        if not isinstance(data, Tensor):
+            raise TypeError(f"Buffer(): argument 'data' must be Tensor, not {type(data).__name__}")
+        buffer: Buffer = object.__new__(cls)
+        buffer._handle = machine.detach_slot(data._handle, 0)
+        buffer.persistent = persistent
+        return buffer
+
+    def __init__(self, data: Any = None, *, persistent: bool = True) -> None:
+        """Do nothing: all is done when it is made."""
