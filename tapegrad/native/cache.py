@@ -218,8 +218,8 @@ class _HelperName:
 class _Helper(CPUDispatcher):  # type: ignore[misc]
     """A function that only compiled code calls."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__(function, targetoptions=OPTIONS, pipeline_class=Pipeline)
+    def __init__(self, function: Callable[..., Any], options: dict[str, Any] = OPTIONS) -> None:
+        super().__init__(function, targetoptions=options, pipeline_class=Pipeline)
         self._compiler.__class__ = _HelperCompiler
 
     def get_call_template(self, arguments: Any, keywords: Any) -> Any:
@@ -240,5 +240,16 @@ def jit(function: Callable[..., Any]) -> Callable[..., Any]:
     It cannot be called from Python: leaving out the wrappers and the machine code halves the time to compile.
     """
     helper = _Helper(function)
+    functools.update_wrapper(helper, function)
+    return helper
+
+
+def jit_sums(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a helper as `jit` does whose sums over a loop LLVM may take in the order of the vectors' lanes.
+
+    Without 'reassoc' it does not vectorise a sum of floats. The order depends on the loop's length and the processor
+    alone, and several partial sums round less than one.
+    """
+    helper = _Helper(function, {**OPTIONS, "fastmath": {*OPTIONS["fastmath"], "reassoc"}})
     functools.update_wrapper(helper, function)
     return helper

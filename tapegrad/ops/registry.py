@@ -175,7 +175,10 @@ OF_OPERAND = "first attribute and the operand's own attribute of the entry"
 
 @dataclass(frozen=True)
 class Row:
-    """One emission of a rule: an op on references, or (op None) the gradient of operand ``target``."""
+    """One emission of a rule: an op on references, or (op None) the gradient of operand ``target``.
+
+    An emission's results are the temporaries from ``target`` on.
+    """
 
     op: str | None
     inputs: tuple[int, ...]
@@ -196,6 +199,10 @@ class Ref:
         if name.startswith("__"):
             raise AttributeError(name)
         return lambda *operands, attributes=None: emit_ref(name, self, *operands, attributes=attributes)
+
+    def results(self, count: int) -> tuple[Ref, ...]:
+        """Return the references of all results of an op of ``count`` of them; this one is the first's."""
+        return tuple(Ref(self.trace, self.code + k) for k in range(count))
 
     def __add__(self, other: Ref | float) -> Ref:
         return emit_ref("add", self, other)
@@ -249,11 +256,16 @@ def emit_ref(name: str, *operands: Ref | float, attributes: object = None) -> Re
     """Note an emission in the trace of the operands' rule; return the reference of its result."""
     trace = next(operand.trace for operand in operands if isinstance(operand, Ref))
     codes = tuple(operand.code if isinstance(operand, Ref) else _constant_code(operand) for operand in operands)
-    target = sum(1 for row in trace if row.op is not None)
-    if target >= MAX_TEMPORARIES - MAX_OUTPUTS:
+    target = _temporaries(trace)
+    if target + registry[name].outputs > MAX_TEMPORARIES - MAX_OUTPUTS:
         raise ValueError("a gradient rule has too many rows")
     trace.append(Row(name, codes, target, attributes))
     return Ref(trace, REF_TEMPORARY + target)
+
+
+def _temporaries(rows: list[Row]) -> int:
+    """Return how many results the emissions of a rule have."""
+    return sum(registry[row.op].outputs for row in rows if row.op is not None)
 
 
 def _trace(op: Op) -> list[Row]:
@@ -272,7 +284,12 @@ def _trace(op: Op) -> list[Row]:
 def _targets(rule: list[Row]) -> list[int]:
     """Return, for each row, the mask of the operands whose gradient needs it."""
     wanted = [0] * len(rule)
-    maker = {REF_TEMPORARY + row.target: k for k, row in enumerate(rule) if row.op is not None}
+    maker = {
+        REF_TEMPORARY + row.target + result: k
+        for k, row in enumerate(rule)
+        if row.op is not None
+        for result in range(registry[row.op].outputs)
+    }
     for k in reversed(range(len(rule))):
         if rule[k].op is None:
             wanted[k] |= 1 << rule[k].target
@@ -301,8 +318,6 @@ def _saves(op: Op, wanted: list[int]) -> list[int]:
 
 def _store_rule(op: Op) -> None:
     op.rule = _trace(op)
-    if len(op.rule) + MAX_OUTPUTS > MAX_TEMPORARIES:  # what the sweep has room for
-        raise ValueError(f"the gradient rule of {op.name!r} has too many rows")
     wanted = _targets(op.rule)
     rows = np.zeros(max(len(op.rule), 1), RULE_ROW)
     for record, row, mask in zip(rows, op.rule, wanted, strict=False):
@@ -313,6 +328,7 @@ def _store_rule(op: Op) -> None:
     _tables.append(rows)
     machine.ops[op.code]["rule"] = rows.ctypes.data
     machine.ops[op.code]["rule_rows"] = len(op.rule)
+    machine.ops[op.code]["temporaries"] = _temporaries(op.rule)
     machine.ops[op.code]["saves"] = _saves(op, wanted)
 
 

@@ -161,7 +161,7 @@ OP = np.dtype(
         ("unpromoted", "i4"),
         ("contiguous", "i4"),
         ("accumulates", "i4"),  # the kernel can add to what its last operand holds; see sweep._accumulates
-        ("unused", "i4"),
+        ("temporaries", "i4"),  # results of the rule's emissions
         ("saves", "i4", (6,)),
         ("rule_rows", "i4"),
         ("infer", "i8"),

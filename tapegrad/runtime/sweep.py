@@ -231,7 +231,7 @@ def _any_cotangent(st, entry_words):
 
 
 @jit
-def _resolve(st, reference, entry_words, operand, temporaries, rows):
+def _resolve(st, reference, entry_words, operand, temporaries, used):
     """Return the slot that a reference of a rule stands for; a missing cotangent becomes zeros."""
     state = state_of(st)
     words = int64_at(entry_words)
@@ -245,7 +245,7 @@ def _resolve(st, reference, entry_words, operand, temporaries, rows):
         result = words[reference - REF_COTANGENT]
         if result >= 0 and slot_of(st, result).cotangent >= 0:
             return types.int64(slot_of(st, result).cotangent)
-        zeros = rows + reference - REF_COTANGENT
+        zeros = used + reference - REF_COTANGENT
         if kept[zeros] < 0:
             kept[zeros] = emit_one(st, ZEROS_LIKE, result, 0)
         return kept[zeros]
@@ -314,7 +314,7 @@ def _add_to_cotangent(st, rule, frame, total):
 
 
 @jit
-def _run_row(st, rule, entry_words, operand, temporaries, rows):
+def _run_row(st, rule, entry_words, operand, temporaries, used):
     """Emit one row of a rule, or give its result to the operand it is for; return 0 or a status."""
     frame = stack_words(80)
     words = int64_at(frame)
@@ -324,7 +324,7 @@ def _run_row(st, rule, entry_words, operand, temporaries, rows):
         if kept[rule.inputs[0] - REF_TEMPORARY] == _GIVEN:
             return 0
     for k in range(rule.count):
-        slot = _resolve(st, types.int64(rule.inputs[k]), entry_words, operand, temporaries, rows)
+        slot = _resolve(st, types.int64(rule.inputs[k]), entry_words, operand, temporaries, used)
         if slot < -1:
             return slot
         words[FRAME_INPUTS + k] = slot
@@ -348,7 +348,7 @@ def _run_row(st, rule, entry_words, operand, temporaries, rows):
     kept[rule.target] = slot
     for k in range(1, MAX_OUTPUTS):
         if words[k] >= 0:
-            release(st, words[k])
+            kept[rule.target + k] = words[k]
     return 0
 
 
@@ -361,14 +361,14 @@ def _run_rule_once(st, entry, wanted, operand):
     entry_words = state.words + 8 * row.words
     temporaries = stack_words(48)
     kept = int64_at(temporaries)
-    used = spec.rule_rows + MAX_OUTPUTS  # the last ones are for missing cotangents
+    used = spec.temporaries + MAX_OUTPUTS  # the last ones are for missing cotangents
     for k in range(used):
         kept[k] = -1
     status = 0
     for r in range(spec.rule_rows):
         rule = rule_row(spec.rule, r)
         if rule.wanted & wanted:
-            status = _run_row(st, rule, entry_words, operand, temporaries, spec.rule_rows)
+            status = _run_row(st, rule, entry_words, operand, temporaries, spec.temporaries)
             if status < 0:
                 break
     for k in range(used):
