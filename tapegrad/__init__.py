@@ -3,7 +3,7 @@
 from math import e, inf, nan, pi
 from typing import Any
 
-from tapegrad import autograd, func, linalg, nn, optim, special
+from tapegrad import autograd, func, linalg, nn, optim, special, utils
 from tapegrad.autograd import (
     enable_grad,
     inference_mode,
@@ -107,5 +107,6 @@ __all__ = [
     "tape",
     "tensor",
     "uint8",
+    "utils",
     *(name for name in functions if not name.startswith("_")),
 ]

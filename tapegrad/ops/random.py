@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import secrets
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -111,6 +112,23 @@ default_generator = Generator()
 functions["Generator"] = Generator
 
 
+class _OfThread(threading.local):
+    generator = default_generator
+
+
+_of_thread = _OfThread()
+
+
+def use_generator(generator: Generator) -> None:
+    """Make ``generator`` the default one of this thread, so that what it draws does not depend on other threads."""
+    _of_thread.generator = generator
+
+
+def thread_generator() -> Generator:
+    """Return the default generator of this thread."""
+    return _of_thread.generator
+
+
 @function(method=False)
 def manual_seed(seed: int) -> Generator:
     """Set the seed of the default generator and return it: what is drawn from here on is always the same.
@@ -123,35 +141,35 @@ def manual_seed(seed: int) -> Generator:
         >>> bool((tg.randn(2) == a).all())
         True
     """
-    return default_generator.manual_seed(seed)
+    return _of_thread.generator.manual_seed(seed)
 
 
 @function(method=False)
 def seed() -> int:
     """Seed the default generator with a number that the operating system has drawn; return that."""
-    return default_generator.seed()
+    return _of_thread.generator.seed()
 
 
 @function(method=False)
 def initial_seed() -> int:
     """Return the seed of the default generator."""
-    return default_generator.initial_seed()
+    return _of_thread.generator.initial_seed()
 
 
 @function(method=False)
 def get_rng_state() -> Tensor:
     """Return the state of the default generator as uint8 [16]."""
-    return default_generator.get_state()
+    return _of_thread.generator.get_state()
 
 
 @function(method=False)
 def set_rng_state(new_state: Tensor) -> None:
     """Bring the default generator to a state that ``get_rng_state`` returned."""
-    default_generator.set_state(new_state)
+    _of_thread.generator.set_state(new_state)
 
 
 def _state(generator: Generator | None) -> Tensor:
-    return default_generator._state if generator is None else generator._state
+    return _of_thread.generator._state if generator is None else generator._state
 
 
 # ---- fills of tensors that are there ----
@@ -527,7 +545,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     expect_tensor(input, "dropout")
     if not training or p == 0.0:
         return input
-    handle = machine.emit(random_ops.DROPOUT.code, 2, input._handle, default_generator._state._handle, float(p))
+    handle = machine.emit(random_ops.DROPOUT.code, 2, input._handle, _state(None)._handle, float(p))
     if handle < 0:
         raise_status(handle)
     result = finish(handle)
@@ -547,4 +565,4 @@ def feature_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplac
     return functions["copy_"](input, result) if inplace else result
 
 
-__all__ = ["Generator", "default_generator", "dropout", "manual_seed"]
+__all__ = ["Generator", "default_generator", "dropout", "manual_seed", "thread_generator", "use_generator"]
