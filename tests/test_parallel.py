@@ -160,3 +160,49 @@ def test_more_threads_than_processors_finish():
 def test_a_number_of_threads_is_positive(count):
     with pytest.raises(RuntimeError, match="positive"):
         tg.set_num_threads(count)
+
+
+def on_threads(compute):
+    """Return what is computed on 1, 2, 3 and 7 threads."""
+    before, found = tg.get_num_threads(), []
+    for count in (1, 2, 3, 7):
+        tg.set_num_threads(count)
+        found.append(compute().numpy().copy())
+    tg.set_num_threads(before)
+    return found
+
+
+PRODUCTS = [
+    ((300, 784), (784, 128)),
+    ((128, 2000), (2000, 300)),
+    ((1, 3000), (3000, 4000)),
+    ((4000, 3000), (3000, 1)),
+    ((511, 333), (333, 777)),
+    ((64, 64, 64), (64, 64, 64)),
+    ((64, 33, 64), (64, 100)),
+]
+
+
+@pytest.mark.parametrize("transposed", [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("shapes", PRODUCTS, ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_product_has_the_same_bits_on_any_number_of_threads(dtype, shapes, transposed):
+    rng = np.random.default_rng(0)
+    factors = []
+    for shape, swapped in zip(shapes, transposed, strict=True):
+        stored = (*shape[:-2], shape[-1], shape[-2]) if swapped else shape
+        factor = tg.from_numpy(rng.normal(size=stored).astype(dtype))
+        factors.append(factor.transpose(-1, -2) if swapped else factor)
+    first, *others = on_threads(lambda: factors[0] @ factors[1])
+    np.testing.assert_allclose(first, factors[0].numpy() @ factors[1].numpy(), rtol=0, atol=1e-3)
+    assert all(np.array_equal(first, other) for other in others)
+
+
+@pytest.mark.parametrize("size", [1 << 16, 100_003, 1 << 20])
+@pytest.mark.parametrize("op", ["x.tanh()", "x * y + 1", "x.clone().mul_(y)", "(x > y)", "x.clone()[1:].add_(x[1:])"])
+def test_elementwise_ops_have_the_same_bits_on_any_number_of_threads(op, size):
+    rng = np.random.default_rng(0)
+    x, y = (tg.from_numpy(rng.normal(size=size).astype(np.float32)) for _ in range(2))
+    first, *others = on_threads(lambda: eval(op, {"x": x, "y": y}))
+    assert all(np.array_equal(first, other) for other in others)
+    assert np.abs(first).sum() > 0

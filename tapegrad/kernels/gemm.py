@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..native.cache import jit
 from ..native.pointers import int64_at
 from .gemm_ir import least
 from .gemm_micro import Tile, host_tile, multiply_kernel
@@ -19,6 +20,7 @@ from .gemm_pack import pack_kernel, panels_kernel
 from .gemm_vector import columns_kernel, rows_kernel
 
 WORKSPACE_BYTES = 4 << 20
+LARGE, SMALL = 2, 4  # flags beside ``accumulate``
 
 # Packed B stays in the second-level cache. A transposed A, whose rows' elements are all on different pages, is better
 # read fewer times, with more of B in the third-level cache (1024^3: 104 -> 110 GFLOP/s float32).
@@ -31,6 +33,17 @@ _ALIAS_BYTES = 4096  # memory this far apart, or a multiple, falls on one set of
 _SPAN = 4096  # elements of a vector result that stay in the first-level cache while the matrix streams by
 
 
+def make_is_large(dtype: Any, tile: Tile | None = None) -> Callable[[int, int, int], bool]:
+    """Return the helper that says whether B is packed for its size, which cuts the sums over k into pieces."""
+    size, rows = np.dtype(dtype).itemsize, (tile or host_tile()).rows
+
+    @jit
+    def is_large(m, n, k):  # type: ignore[no-untyped-def]
+        return k * n * size > _IN_PLACE_BYTES and m > 2 * rows
+
+    return is_large
+
+
 def make_gemm(dtype: Any, tile: Tile | None = None) -> Callable[[int], int]:
     """Return ``gemm(args) -> 0`` for ``compile_function(gemm, key, "int64(int64)")``.
 
@@ -40,8 +53,9 @@ def make_gemm(dtype: Any, tile: Tile | None = None) -> Callable[[int], int]:
 
     ``args`` is the address of int64 words: m, n, k, a, rsa, csa, b, rsb, csb, c, rsc, accumulate, batch, bsa, bsb, bsc,
     workspace. a [m, k], b [k, n], c [m, n] and workspace are addresses; strides are in elements, of any sign or zero,
-    but C's columns are contiguous, and C overlaps neither A nor B. Where ``accumulate`` is not 0, C is added to. The
-    workspace has ``WORKSPACE_BYTES`` bytes and begins at a multiple of 64.
+    but C's columns are contiguous, and C overlaps neither A nor B. Where ``accumulate`` is odd, C is added to; LARGE or
+    SMALL in it says how the product that this is a block of is summed over k. The workspace has ``WORKSPACE_BYTES``
+    bytes and begins at a multiple of 64.
 
     It is one function: Numba translates one that another calls again with its caller (split in four: 3.8 s, now 0.9 s).
     """
@@ -54,13 +68,14 @@ def make_gemm(dtype: Any, tile: Tile | None = None) -> Callable[[int], int]:
     pack_a = panels_kernel(dtype, replace(tile, vector_bytes=rows * size, vectors=1))
     depth, gap = _DEPTH_BYTES // size, cols * size  # the gap keeps panels apart that would fall on the same cache sets
     narrow, wide = (limit // (gap * (depth + 1)) * cols for limit in (_PANELS_BYTES, _WIDE_PANELS_BYTES))
+    is_large = make_is_large(dtype, tile)
     most, scratch_a = _WIDE_PANELS_BYTES // size, _WIDE_PANELS_BYTES + (64 << 10)
 
     def gemm(args):  # type: ignore[no-untyped-def]
         p = int64_at(args)
         m, n, k, a, b, c = p[0], p[1], p[2], p[3], p[6], p[9]
         rsa, csa, rsb, csb, rsc = p[4] * size, p[5] * size, p[7] * size, p[8] * size, p[10] * size
-        accumulate, batch, workspace = p[11], p[12], p[16]
+        accumulate, summed_as, batch, workspace = p[11] & 1, p[11] >> 1, p[12], p[16]
         bsa, bsb, bsc = p[13] * size, p[14] * size, p[15] * size
         if m <= 0 or n <= 0 or (k <= 0 and accumulate != 0):
             return 0
@@ -73,7 +88,7 @@ def make_gemm(dtype: Any, tile: Tile | None = None) -> Callable[[int], int]:
             rsa, csa, rsb, csb, rsc = csb, rsb, csa, rsa, size
         by_rows = n == 1 and csa == size and k >= lanes
         by_columns = m == 1 and csb == size and n > 4 * cols
-        large = k * n * size > _IN_PLACE_BYTES and m > 2 * rows
+        large = is_large(m, n, k) if summed_as == 0 else summed_as == LARGE >> 1
         packed = (n > 1 and csb != size) or (not masks and n % lanes != 0) or large
         packs_a = packed and rsa == size and csa % _ALIAS_BYTES == 0 and m >= rows and n > cols
         kc, nc = k + 1, n

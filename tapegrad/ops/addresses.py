@@ -5,14 +5,16 @@ every process. So machine code finds them in the table, and an op's kernel maker
 is first needed, sees to it that they are there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from tapegrad.kernels.gemm import make_gemm
+from tapegrad.kernels.gemm_blocks import make_gemm_blocks
 from tapegrad.kernels.gemm_integer import make_integer_gemm
 from tapegrad.kernels.lapack_call import routine_address
 from tapegrad.native.cache import compile_function, jit
-from tapegrad.native.dtypes import DTYPE_NAMES, FLOAT32, FLOAT64, NUMPY_DTYPES
-from tapegrad.native.pointers import int64_at
+from tapegrad.native.dtypes import DTYPE_NAMES, FLOAT32, FLOAT64, ITEM_BYTES, NUMPY_DTYPES
+from tapegrad.native.pointers import call1, int64_at
 from tapegrad.runtime.layout import state_of
 from tapegrad.runtime.machine import machine
 
@@ -48,6 +50,26 @@ def routine_index(name: str, dtype: int) -> int:
 def address_of(st, index):
     """Return an address of the table."""
     return int64_at(state_of(st).addresses)[index]
+
+
+def threaded_gemm(dtype: int) -> Callable[..., Any]:
+    """Return the helper ``multiply(st, words)`` that multiplies matrices of a dtype; see kernels/gemm.py."""
+    need_gemm(dtype)
+    item = ITEM_BYTES[dtype]
+    if dtype not in (FLOAT32, FLOAT64):
+
+        @jit
+        def multiply(st, words):
+            return call1(gemm_address(st, dtype), words)
+
+        return multiply
+    blocks = make_gemm_blocks(NUMPY_DTYPES[dtype])
+
+    @jit
+    def multiply_in_blocks(st, words):
+        return blocks(state_of(st).pool, gemm_address(st, dtype), words, item)
+
+    return multiply_in_blocks
 
 
 @jit

@@ -11,8 +11,8 @@ import numpy as np
 
 from tapegrad.native.cache import jit
 from tapegrad.native.dtypes import ITEM_BYTES, POINTERS
-from tapegrad.native.pointers import call1, int64_at, stack_words
-from tapegrad.ops.addresses import gemm_address, need_gemm
+from tapegrad.native.pointers import int64_at, stack_words
+from tapegrad.ops.addresses import threaded_gemm
 from tapegrad.ops.registry import NUMBERS, Op, declare
 from tapegrad.runtime.layout import (
     BAD_ARGUMENT,
@@ -125,12 +125,12 @@ def _prefill(dtype: int) -> Callable[..., Any]:
 
 def _folded_kernel(transposed: bool) -> Callable[[int, int], Callable[..., int]]:
     def make(dtype: int, result_dtype: int) -> Callable[..., int]:
-        need_gemm(dtype)
+        multiply = threaded_gemm(dtype)
         prefill, item = _prefill(dtype), ITEM_BYTES[dtype]
 
         def kernel(st, frame):
             x, w = slot_of(st, input_slot(frame, 0)), slot_of(st, input_slot(frame, 1))
-            y_address, gemm = data_address(st, output_slot(frame, 0)), gemm_address(st, dtype)
+            y_address = data_address(st, output_slot(frame, 0))
             words = stack_words(17)
             p = int64_at(words)
             n, k = shape_in(w)[0 if transposed else 1], shape_in(w)[1 if transposed else 0]
@@ -155,7 +155,7 @@ def _folded_kernel(transposed: bool) -> Callable[[int, int], Callable[..., int]]
             for index in range(numel // (rows * n)):
                 p[_A] = start + _offset(lead, count, index, 8) * item
                 p[_C] = y_address + index * rows * n * item
-                call1(gemm, words)
+                multiply(st, words)
             return 0
 
         return kernel
@@ -212,7 +212,7 @@ def mm_tn_infer(st, frame):
 
 
 def _mm_tn_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
-    need_gemm(dtype)
+    multiply = threaded_gemm(dtype)
     item = ITEM_BYTES[dtype]
 
     def kernel(st, frame):
@@ -228,11 +228,10 @@ def _mm_tn_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
         p[_C], p[_RSC], p[_ACCUMULATE] = data_address(st, output_slot(frame, 0)), p[_N], 0
         p[_BATCH], p[_BSA], p[_BSB], p[_BSC] = 1, 0, 0, 0
         p[_WORKSPACE] = state_of(st).workspace
-        gemm = gemm_address(st, dtype)
         for index in range(max(outer, 1)):
             p[_A] = data_address(st, input_slot(frame, 0)) + _offset(lead, count, index, 8) * item
             p[_B] = data_address(st, input_slot(frame, 1)) + _offset(lead, count, index, 16) * item
-            call1(gemm, words)
+            multiply(st, words)
             p[_ACCUMULATE] = 1
         return 0
 
@@ -279,7 +278,7 @@ def _batch_kernel(transposed_x: bool, transposed_w: bool) -> Callable[[int, int]
     row_w, column_w = (1, 2) if transposed_w else (2, 1)
 
     def make(dtype: int, result_dtype: int) -> Callable[..., int]:
-        need_gemm(dtype)
+        multiply = threaded_gemm(dtype)
         item = ITEM_BYTES[dtype]
 
         def kernel(st, frame):
@@ -296,12 +295,11 @@ def _batch_kernel(transposed_x: bool, transposed_w: bool) -> Callable[[int, int]
             p[_RSC], p[_ACCUMULATE], p[_WORKSPACE] = p[_N], 0, state_of(st).workspace
             p[_BATCH], p[_BSA], p[_BSB] = int64_at(lead)[0], int64_at(lead)[8], int64_at(lead)[16]
             p[_BSC] = p[_M] * p[_N]
-            gemm = gemm_address(st, dtype)
             for index in range(_outer_count(lead, count)):
                 p[_A] = data_address(st, input_slot(frame, 0)) + _offset(lead, count, index, 8) * item
                 p[_B] = data_address(st, input_slot(frame, 1)) + _offset(lead, count, index, 16) * item
                 p[_C] = data_address(st, output_slot(frame, 0)) + index * p[_BATCH] * p[_BSC] * item
-                call1(gemm, words)
+                multiply(st, words)
             return 0
 
         return kernel
@@ -321,7 +319,7 @@ def dot_infer(st, frame):
 
 
 def _dot_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
-    need_gemm(dtype)
+    multiply = threaded_gemm(dtype)
 
     def kernel(st, frame):
         x, w = slot_of(st, input_slot(frame, 0)), slot_of(st, input_slot(frame, 1))
@@ -332,7 +330,7 @@ def _dot_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
         p[_B], p[_RSB], p[_CSB] = data_address(st, input_slot(frame, 1)), strides_in(w)[0], 1
         p[_C], p[_RSC], p[_ACCUMULATE] = data_address(st, output_slot(frame, 0)), 1, 0
         p[_BATCH], p[_BSA], p[_BSB], p[_BSC], p[_WORKSPACE] = 1, 0, 0, 0, state_of(st).workspace
-        call1(gemm_address(st, dtype), words)
+        multiply(st, words)
         return 0
 
     return kernel

@@ -10,9 +10,9 @@ from numba import types
 
 from tapegrad.native.cache import jit
 from tapegrad.native.dtypes import BOOL, DTYPE_COUNT, INT64
-from tapegrad.native.pointers import call1, call2, call4, int64_at, stack_words
+from tapegrad.native.pointers import call2, call4, int64_at, stack_words
 from tapegrad.runtime.blocks import class_bytes, guard_intact
-from tapegrad.runtime.elementwise import infer_broadcast, run_elementwise, same_shape
+from tapegrad.runtime.elementwise import infer_broadcast, run_contiguous, run_elementwise, same_shape
 from tapegrad.runtime.layout import (
     BAD_ARGUMENT,
     CAST,
@@ -472,7 +472,7 @@ def _run_plain(st, op, spec, frame):
     for k in range(words[FRAME_INPUT_COUNT]):
         args[5 + 3 * k] = data_address(st, words[FRAME_INPUTS + k])
         args[7 + 3 * k] = 1
-    call1(kernel, args_address)
+    run_contiguous(st, kernel, frame, slot, args_address)
     return 0
 
 
