@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
+from optim_formulas import FORMULAS
 
 import tapegrad as tg
 from tapegrad import optim
@@ -21,8 +22,33 @@ OPTIONS = [
     ("Adam", {"amsgrad": True, "maximize": True}),
     ("AdamW", {}),
     ("AdamW", {"amsgrad": True, "weight_decay": 0.3}),
+    ("NAdam", {}),
+    ("NAdam", {"weight_decay": 0.1, "momentum_decay": 0.1, "maximize": True}),
+    ("NAdam", {"weight_decay": 0.1, "decoupled_weight_decay": True}),
+    ("RAdam", {}),
+    ("RAdam", {"weight_decay": 0.1, "betas": (0.8, 0.9), "maximize": True}),
+    ("RAdam", {"weight_decay": 0.1, "decoupled_weight_decay": True}),
+    ("Adamax", {}),
+    ("Adamax", {"weight_decay": 0.1, "eps": 1e-2, "maximize": True}),
+    ("Adadelta", {}),
+    ("Adadelta", {"rho": 0.5, "eps": 1e-3, "weight_decay": 0.1, "maximize": True}),
+    ("Adagrad", {}),
+    ("Adagrad", {"lr_decay": 0.1, "weight_decay": 0.1, "initial_accumulator_value": 0.5, "maximize": True}),
+    ("RMSprop", {}),
+    ("RMSprop", {"momentum": 0.9, "weight_decay": 0.1}),
+    ("RMSprop", {"centered": True, "alpha": 0.9, "maximize": True}),
+    ("RMSprop", {"centered": True, "momentum": 0.5}),
+    ("Rprop", {}),
+    ("Rprop", {"etas": (0.3, 1.5), "step_sizes": (1e-3, 0.1), "maximize": True}),
+    ("ASGD", {}),
+    ("ASGD", {"lambd": 0.1, "alpha": 0.5, "t0": 3.0, "weight_decay": 0.1, "maximize": True}),
+]
+OWN_OPTIONS = [
+    ("Lion", {}),
+    ("Lion", {"weight_decay": 0.1, "betas": (0.5, 0.8), "maximize": True}),
 ]
 CASES = pytest.mark.parametrize(("name", "options"), OPTIONS, ids=lambda case: str(case))
+ALL_CASES = pytest.mark.parametrize(("name", "options"), OPTIONS + OWN_OPTIONS, ids=lambda case: str(case))
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 
@@ -45,49 +71,19 @@ def draws(seed, dtype="float64", shapes=SHAPES):
         yield [np.asarray(rng.standard_normal(shape), dtype) for shape in shapes]
 
 
-def by_sgd(weights, gradients, state, lr, momentum=0, dampening=0, weight_decay=0, nesterov=False, maximize=False):
-    for k, (w, g) in enumerate(zip(weights, gradients, strict=True)):
-        g = (-g if maximize else g) + weight_decay * w
-        if momentum:
-            b = state[k] = momentum * state[k] + (1 - dampening) * g if k in state else g
-            g = g + momentum * b if nesterov else b
-        weights[k] = w - lr * g
-
-
-def by_adam(
-    weights, gradients, state, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, amsgrad=False, maximize=False, *, apart
-):
-    t = state["t"] = state.get("t", 0) + 1
-    for k, (w, g) in enumerate(zip(weights, gradients, strict=True)):
-        g = (-g if maximize else g) + (0 if apart else weight_decay * w)
-        w = w * (1 - lr * weight_decay) if apart else w
-        m, v, largest = state.get(k, (0, 0, 0))
-        m, v = betas[0] * m + (1 - betas[0]) * g, betas[1] * v + (1 - betas[1]) * g * g
-        largest = np.maximum(largest, v)
-        state[k] = m, v, largest
-        root = np.sqrt((largest if amsgrad else v) / (1 - betas[1] ** t))
-        weights[k] = w - lr * m / (1 - betas[0] ** t) / (root + eps)
-
-
-def by_formula(name, *args, **options):
-    if name == "SGD":
-        by_sgd(*args, **options)
-    else:
-        by_adam(*args, **({"weight_decay": 0.01} if name == "AdamW" else {}) | options, apart=name == "AdamW")
-
-
-@CASES
+@ALL_CASES
 def test_steps_follow_the_formula(name, options):
     numbers = draws(1)
-    weights, state = next(numbers), {}
+    weights, step = next(numbers), FORMULAS[name.lower()]
+    states: list = [{} for _ in weights]
     params = parameters(weights)
     optimizer = getattr(optim, name)(params, lr=0.05, **options)
     for gradients in itertools.islice(numbers, 20):
         give(params, gradients)
         optimizer.step()
-        by_formula(name, weights, gradients, state, 0.05, **options)
+        weights = [step(*row, 0.05, **options) for row in zip(weights, gradients, states, strict=True)]
         for value, expected in zip(values(params), weights, strict=True):
-            np.testing.assert_allclose(value, expected, rtol=1e-12, atol=1e-14)
+            np.testing.assert_allclose(value, expected, rtol=1e-11, atol=1e-13)
 
 
 @DTYPES
@@ -108,6 +104,50 @@ def test_steps_are_torch_s(name, options, dtype):
     epsilon = np.finfo(dtype).eps
     for param, value in zip(theirs, values(ours), strict=True):
         np.testing.assert_allclose(value, param.detach().numpy(), rtol=32 * epsilon, atol=16 * epsilon)
+
+
+MUON = pytest.mark.parametrize(
+    "options",
+    [{}, {"nesterov": False, "weight_decay": 0.0}, {"adjust_lr_fn": "match_rms_adamw", "ns_steps": 3, "momentum": 0.5}],
+    ids=lambda case: str(case),
+)
+MATRICES = ((3, 4), (5, 2), (1, 1))
+
+
+@MUON
+def test_muon_follows_the_formula(options):
+    numbers = draws(1, shapes=MATRICES)
+    weights = next(numbers)
+    states: list = [{} for _ in weights]
+    params = parameters(weights)
+    optimizer = optim.Muon(params, lr=0.05, **options)
+    for gradients in itertools.islice(numbers, 8):
+        give(params, gradients)
+        optimizer.step()
+        weights = [FORMULAS["muon"](*row, 0.05, **options) for row in zip(weights, gradients, states, strict=True)]
+        for value, expected in zip(values(params), weights, strict=True):
+            np.testing.assert_allclose(value, expected, rtol=1e-10, atol=1e-12)
+
+
+@MUON
+def test_muon_is_torch_s_but_for_bfloat16(options, monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)  # torch computes in the parameter's dtype too
+    numbers = draws(2, shapes=MATRICES)
+    start = next(numbers)
+    theirs, ours = [torch.tensor(array, requires_grad=True) for array in start], parameters(start)
+    optimizers = [torch.optim.Muon(theirs, lr=0.05, **options), optim.Muon(ours, lr=0.05, **options)]
+    for gradients in itertools.islice(numbers, 10):
+        for param, gradient in zip(theirs, gradients, strict=True):
+            param.grad = torch.tensor(gradient)
+        give(ours, gradients)
+        for optimizer in optimizers:
+            optimizer.step()
+    for param, value in zip(theirs, values(ours), strict=True):
+        np.testing.assert_allclose(value, param.detach().numpy(), rtol=1e-9, atol=1e-11)
+    first, second = (optimizer.state_dict() for optimizer in optimizers)
+    assert first["param_groups"] == second["param_groups"]
+    assert {k: set(state) for k, state in first["state"].items()} == {k: set(s) for k, s in second["state"].items()}
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
@@ -168,7 +208,7 @@ def test_state_travels_to_torch_and_back(name, options):
     }
 
 
-@CASES
+@ALL_CASES
 def test_a_run_that_is_broken_off_goes_on_from_its_state(name, options):
     numbers = draws(4)
     start, *gradients = itertools.islice(numbers, 7)
@@ -188,7 +228,7 @@ def test_a_run_that_is_broken_off_goes_on_from_its_state(name, options):
         np.testing.assert_array_equal(value, expected)
 
 
-@CASES
+@ALL_CASES
 def test_parameters_of_several_dtypes_and_layouts_step_alike(name, options):
     array = np.arange(12.0).reshape(3, 4) / 7
     params = [

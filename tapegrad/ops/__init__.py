@@ -53,6 +53,9 @@ from tapegrad.ops import (
     structural,
     trigonometric,
     updates,
+    updates_adam,
+    updates_adaptive,
+    updates_sgd,
     view_ops,
     views,
     writing,
@@ -116,6 +119,9 @@ FAMILIES = (
     strided_views,
     structural,
     updates,
+    updates_adam,
+    updates_adaptive,
+    updates_sgd,
 )
 
 finish_rules()

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from tapegrad.ops.updates import ADAM, ADAM_AMSGRAD
-from tapegrad.optim.optimizer import Group, Optimizer, Row, new_step, run_update, zeros_like
+from tapegrad.ops.updates_adam import ADAM, ADAM_AMSGRAD
+from tapegrad.optim.group import Group, check_implementation, check_numbers, run_update, sign_of, zeros_like
+from tapegrad.optim.optimizer import Optimizer, new_scalar
 from tapegrad.runtime.handle import Tensor
-from tapegrad.tensor.gradients import with_gradients
+
+_STATE = ("exp_avg", "exp_avg_sq", "step")
+_STATE_AMSGRAD = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "step")
 
 
 class Adam(Optimizer):
@@ -22,12 +25,13 @@ class Adam(Optimizer):
         weight_decay: how much of the parameter is added to its gradient.
         amsgrad: divide by the largest mean square so far (Reddi et al. 2018, arXiv:1904.09237).
         maximize: go up the gradient instead of down.
-        foreach, capturable, differentiable, fused: accepted for torch's sake; a step is always one pass over each
-            parameter.
+        foreach, capturable, fused: accepted for torch's sake; a step is always one pass over all parameters of a group.
+        differentiable: only False.
         decoupled_weight_decay: take weight decay off the parameter itself, as AdamW does.
 
     Raises:
         ValueError: a negative number, or a beta that is not below 1.
+        RuntimeError: ``differentiable``.
 
     Example:
         >>> import tapegrad as tg
@@ -38,6 +42,8 @@ class Adam(Optimizer):
         >>> w.tolist()
         [0.75, 1.75]
     """
+
+    _scalar_state = ("step",)
 
     def __init__(
         self,
@@ -55,15 +61,8 @@ class Adam(Optimizer):
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
     ) -> None:
-        if lr < 0:
-            raise ValueError(f"Invalid learning rate: {lr}")
-        if eps < 0:
-            raise ValueError(f"Invalid epsilon value: {eps}")
-        for k, beta in enumerate(betas):
-            if not 0 <= beta < 1:
-                raise ValueError(f"Invalid beta parameter at index {k}: {beta}")
-        if weight_decay < 0:
-            raise ValueError(f"Invalid weight_decay value: {weight_decay}")
+        check_numbers(lr=lr, eps=eps, betas=betas, weight_decay=weight_decay)
+        check_implementation(foreach, fused, differentiable)
         options = {
             "lr": lr,
             "betas": betas,
@@ -79,35 +78,25 @@ class Adam(Optimizer):
         }
         super().__init__(params, options)
 
-    def _update(self, group: Group) -> None:
-        beta1, beta2 = group["betas"]
-        sign = -1.0 if group["maximize"] else 1.0
+    def _update(self, number: int, group: Group) -> None:
         options = (
-            group["lr"],
-            beta1,
-            beta2,
+            *group["betas"],
             group["eps"],
             group["weight_decay"],
-            sign,
+            sign_of(group),
             group["decoupled_weight_decay"],
         )
-        numbers = [float(option) for option in options]
-        amsgrad = group["amsgrad"]
-        rows = [self._row(param, grad, amsgrad) for param, grad in with_gradients(group["params"])]
-        run_update(ADAM_AMSGRAD if amsgrad else ADAM, rows, numbers)
+        numbers = self._numbers_of(number, group["lr"], *options)
+        if group["amsgrad"]:
+            run_update(ADAM_AMSGRAD, self._rows(group, _STATE_AMSGRAD, numbers))
+        else:
+            run_update(ADAM, self._rows(group, _STATE, numbers))
 
-    def _row(self, param: Tensor, grad: int, amsgrad: bool) -> Row:
-        state = self.state[param]
-        if not state:
-            state["step"] = new_step()
-            state["exp_avg"] = zeros_like(param)
-            state["exp_avg_sq"] = zeros_like(param)
-            if amsgrad:
-                state["max_exp_avg_sq"] = zeros_like(param)
-        step, average, square = state["step"]._handle, state["exp_avg"]._handle, state["exp_avg_sq"]._handle
-        if amsgrad:
-            return (param._handle, grad, average, square, state["max_exp_avg_sq"]._handle, step)
-        return (param._handle, grad, average, square, step)
+    def _new_state(self, param: Tensor, group: Group) -> dict[str, Any]:
+        state = {"step": new_scalar(0.0), "exp_avg": zeros_like(param), "exp_avg_sq": zeros_like(param)}
+        if group["amsgrad"]:
+            state["max_exp_avg_sq"] = zeros_like(param)
+        return state
 
 
 class AdamW(Adam):
@@ -121,10 +110,12 @@ class AdamW(Adam):
         weight_decay: the share of the parameter that a step takes away is ``lr * weight_decay``.
         amsgrad: divide by the largest mean square so far.
         maximize: go up the gradient instead of down.
-        foreach, capturable, differentiable, fused: accepted for torch's sake.
+        foreach, capturable, fused: accepted for torch's sake.
+        differentiable: only False.
 
     Raises:
         ValueError: a negative number, or a beta that is not below 1.
+        RuntimeError: ``differentiable``.
     """
 
     def __init__(

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from tapegrad.optim.optimizer import Group, Optimizer
+from tapegrad.optim.group import Group
+from tapegrad.optim.optimizer import Optimizer
 
 
 class LRScheduler:

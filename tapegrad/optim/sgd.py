@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from tapegrad.ops.updates import SGD as UPDATE
-from tapegrad.ops.updates import SGD_MOMENTUM as MOMENTUM_UPDATE
-from tapegrad.optim.optimizer import Group, Optimizer, Row, run_update, zeros_like
+from tapegrad.ops.updates_sgd import SGD as UPDATE
+from tapegrad.ops.updates_sgd import SGD_MOMENTUM as MOMENTUM_UPDATE
+from tapegrad.optim.group import Group, Row, check_implementation, check_numbers, run_update, sign_of, zeros_like
+from tapegrad.optim.optimizer import Optimizer
 from tapegrad.tensor.gradients import with_gradients
 
 
@@ -22,10 +23,12 @@ class SGD(Optimizer):
         weight_decay: how much of the parameter is added to its gradient.
         nesterov: look ahead along the momentum (Sutskever et al. 2013).
         maximize: go up the gradient instead of down.
-        foreach, differentiable, fused: accepted for torch's sake; a step is always one pass over each parameter.
+        foreach, fused: accepted for torch's sake; a step is always one pass over all parameters of a group.
+        differentiable: only False.
 
     Raises:
         ValueError: a negative number, or ``nesterov`` without momentum or with dampening.
+        RuntimeError: ``differentiable``.
 
     Example:
         >>> import tapegrad as tg
@@ -51,14 +54,10 @@ class SGD(Optimizer):
         differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
-        if lr < 0:
-            raise ValueError(f"Invalid learning rate: {lr}")
-        if momentum < 0:
-            raise ValueError(f"Invalid momentum value: {momentum}")
-        if weight_decay < 0:
-            raise ValueError(f"Invalid weight_decay value: {weight_decay}")
+        check_numbers(lr=lr, momentum=momentum, weight_decay=weight_decay)
         if nesterov and (momentum <= 0 or dampening != 0):
             raise ValueError("Nesterov momentum requires a momentum and zero dampening")
+        check_implementation(foreach, fused, differentiable)
         options = {
             "lr": lr,
             "momentum": momentum,
@@ -72,29 +71,27 @@ class SGD(Optimizer):
         }
         super().__init__(params, options)
 
-    def _update(self, group: Group) -> None:
-        sign = -1.0 if group["maximize"] else 1.0
-        numbers = (float(group["lr"]), float(group["weight_decay"]), sign)
-        momentum = float(group["momentum"])
-        if momentum == 0:
-            rows: list[Row] = [(param._handle, grad) for param, grad in with_gradients(group["params"])]
-            run_update(UPDATE, rows, (*numbers, 0.0, 1.0, 0.0))
+    def _update(self, number: int, group: Group) -> None:
+        options = (group["lr"], group["weight_decay"], sign_of(group), group["momentum"])
+        numbers = self._numbers_of(number, *options, group["dampening"], group["nesterov"])
+        if group["momentum"] == 0:
+            run_update(UPDATE, [(param._handle, grad, numbers) for param, grad in with_gradients(group["params"])])
             return
-        started, starting = self._rows_with_momentum(group)
-        nesterov = float(group["nesterov"])
-        # the first direction is the gradient, whatever the dampening
-        run_update(MOMENTUM_UPDATE, starting, (*numbers, momentum, 1.0, nesterov))
-        run_update(MOMENTUM_UPDATE, started, (*numbers, momentum, 1.0 - group["dampening"], nesterov))
+        started, starting = self._rows_with_momentum(group, numbers)
+        run_update(MOMENTUM_UPDATE, started)
+        if starting:  # the first direction is the gradient, whatever the dampening
+            numbers = self._numbers_of((number, "starting"), *options, 0.0, group["nesterov"])
+            run_update(MOMENTUM_UPDATE, [(*row, numbers) for row in starting])
 
-    def _rows_with_momentum(self, group: Group) -> tuple[list[Row], list[Row]]:
+    def _rows_with_momentum(self, group: Group, numbers: int) -> tuple[list[Row], list[Row]]:
         """Return the rows of parameters that have moved before, and of those that have not, whose momentum is made."""
         started: list[Row] = []
         starting: list[Row] = []
         for param, grad in with_gradients(group["params"]):
             state = self.state[param]
-            rows = started
             if state.get("momentum_buffer") is None:
                 state["momentum_buffer"] = zeros_like(param)
-                rows = starting
-            rows.append((param._handle, grad, state["momentum_buffer"]._handle))
+                starting.append((param._handle, grad, state["momentum_buffer"]._handle))
+            else:
+                started.append((param._handle, grad, state["momentum_buffer"]._handle, numbers))
         return started, starting
