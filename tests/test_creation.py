@@ -137,3 +137,32 @@ def test_views_are_left_alone():
     b = tg.zeros_like(a)
     b += 1
     assert a.tolist() == [1] * 4
+
+
+@pytest.mark.parametrize(
+    ("make", "wanted"),
+    [
+        (lambda out: tg.zeros(2, out=out), [0, 0]),
+        (lambda out: tg.ones(2, out=out), [1, 1]),
+        (lambda out: tg.full((2,), 2.5, out=out), [2.5, 2.5]),
+        (lambda out: tg.arange(2, out=out), [0, 1]),
+        (lambda out: tg.linspace(0, 3, 2, out=out), [0, 3]),
+        (lambda out: tg.logspace(0, 1, 2, out=out), [1, 10]),
+    ],
+)
+def test_out_is_written_and_gives_the_dtype(make, wanted):
+    base = tg.full((4,), 7.0, dtype=tg.float64)
+    out = base[1:3]
+    assert make(out) is out
+    assert base.tolist() == [7.0, *wanted, 7.0]
+    assert make(tg.empty(0)).tolist() == wanted
+
+
+def test_out_of_random_and_square_tensors():
+    out = tg.empty(2, 2, dtype=tg.int32)
+    assert tg.eye(2, out=out) is out and out.tolist() == [[1, 0], [0, 1]]
+    out = tg.full((3,), 2.0)
+    assert tg.rand(3, out=out) is out and bool((out < 1).all())
+    assert tg.randint(5, 6, (3,), out=out) is out and out.tolist() == [5, 5, 5]
+    with pytest.raises(RuntimeError, match=r"dtype Long does not match dtype of out parameter \(Float\)"):
+        tg.zeros(3, dtype=tg.int64, out=out)

@@ -359,3 +359,16 @@ def test_advanced_indices_at_random(case):
     z[mine] = tg.tensor(values)
     (z * z).sum().backward()
     np.testing.assert_allclose(y.grad.numpy(), np.where(b == -1.0, 0.0, 2 * a))
+
+
+def test_the_gradient_of_a_scattered_product_with_zeros_is_torchs():
+    found = []
+    for t in (tg, torch):
+        x = t.tensor([[2.0, 0, 3], [0, 1, 2], [1, 1, 1]], dtype=t.float64, requires_grad=True)
+        v = t.tensor([[0.0, 2, 0], [3, 0, 0], [1, 1, 4]], dtype=t.float64, requires_grad=True)
+        index = t.tensor([[0, 1, 2], [0, 1, 2], [2, 2, 2]])
+        y = x.scatter_reduce(0, index, v, "prod")
+        weights = t.arange(1.0, 10.0, dtype=t.float64).view(3, 3)
+        found.append([g.numpy() for g in t.autograd.grad((y * weights).sum(), [x, v])])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)

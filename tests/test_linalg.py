@@ -302,3 +302,14 @@ def test_triangles_are_their_own_adjoints(name):
     image = call(registry[name], x, attributes=attributes)
     (gradient,) = tg.autograd.grad((image * y).sum(), x)
     np.testing.assert_allclose((image * y).sum().item(), (gradient * x).sum().item())
+
+
+def test_out_takes_the_results_of_linalg():
+    A = tg.tensor([[2.0, 0.0], [0.0, 4.0]])
+    out = tg.empty(2, 2)
+    assert tg.linalg.inv(A, out=out) is out and out.tolist() == [[0.5, 0.0], [0.0, 0.25]]
+    outs = (tg.empty(0), tg.empty(0))
+    result = tg.linalg.eigh(A, out=outs)
+    assert result.eigenvalues is outs[0] and outs[0].tolist() == [2.0, 4.0]
+    with pytest.raises(RuntimeError, match="don't support automatic differentiation"):
+        tg.linalg.inv(A.requires_grad_(), out=out)

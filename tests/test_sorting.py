@@ -118,3 +118,28 @@ def test_gradients_go_to_where_the_elements_were() -> None:
     x.grad = None
     F["sum"](F["topk"](x, 1).values).backward()
     np.testing.assert_array_equal(x.grad.numpy(), [[1, 0, 0], [0, 1, 0]])
+
+
+@pytest.mark.parametrize("shape", [(6, 2), (3, 5, 2), (7,), (0, 2), (1, 3)])
+@pytest.mark.parametrize("name", ["unique", "unique_consecutive"])
+def test_the_different_slices_are_torchs(name, shape):
+    x = np.random.default_rng(0).integers(0, 2, shape).astype(np.float32)
+    for dim in (None, *range(len(shape))):
+        if shape == (0, 2) and dim == 1:
+            continue
+        results = [
+            getattr(t, name)(t.from_numpy(x), return_inverse=True, return_counts=True, dim=dim) for t in (tg, torch)
+        ]
+        for a, b in zip(*results, strict=True):
+            assert a.shape == b.shape
+            np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+def test_unique_rows():
+    x = tg.tensor([[1, 0], [0, 2], [1, 0]])
+    values, inverse, counts = tg.unique(x, return_inverse=True, return_counts=True, dim=0)
+    assert (values.tolist(), inverse.tolist(), counts.tolist()) == ([[0, 2], [1, 0]], [1, 0, 1], [1, 2])
+    with pytest.raises(RuntimeError, match="0 sized dimensions"):
+        tg.unique(tg.zeros(0, 2), dim=1)
+    with pytest.raises(IndexError, match="has no dimensions"):
+        tg.unique(tg.tensor(1.0), dim=0)

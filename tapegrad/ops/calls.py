@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -95,6 +96,23 @@ def function(*, method: bool = True, aliases: Sequence[str] = ()) -> Callable[[F
         return body
 
     return enter
+
+
+def honours_out(body: F) -> F:
+    """Make a function, whose body ignores its argument ``out``, write its results there and return that."""
+
+    @functools.wraps(body)
+    def with_out(*args: Any, out: Any = None, **named: Any) -> Any:
+        result = body(*args, **named)
+        if out is None:
+            return result
+        if not isinstance(result, tuple):
+            return functions["_write_out"](out, result)
+        for goal, part in zip(out, result, strict=True):
+            functions["_write_out"](goal, part)
+        return type(result)(*out) if hasattr(result, "_fields") else tuple(out)
+
+    return with_out  # type: ignore[return-value]
 
 
 def tensor_method(*names: str) -> Callable[[F], F]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from tapegrad.native.dtypes import BOOL, FLOAT32, INT64, POINTERS, SCALARS
 from tapegrad.native.pointers import float64_from_bits
-from tapegrad.ops.calls import check_ndim, function, functions, shape_of, tensor_method
+from tapegrad.ops.calls import TORCH_NAMES, check_ndim, function, functions, shape_of, tensor_method
 from tapegrad.ops.registry import FLOATS, Op, declare
 from tapegrad.runtime.dtype import DTYPES, dtype_of
 from tapegrad.runtime.dtype import dtype as DType
@@ -195,17 +195,22 @@ def check_device(device: Any) -> None:
         raise RuntimeError(f"tapegrad computes on the CPU only, got device {str(device)!r}")
 
 
-def code_of(dtype: Any) -> int:
-    """Return the code of a dtype, the default one for None."""
+def code_of(dtype: Any, out: Any = None) -> int:
+    """Return the code of a dtype; for None that of ``out``, or the default one."""
     if dtype is None:
-        return _default_dtype.value
+        return _default_dtype.value if out is None else machine.dtype_of(out._handle)
+    if out is not None and dtype_of(dtype).code != machine.dtype_of(out._handle):
+        names = (TORCH_NAMES[dtype_of(dtype).code], TORCH_NAMES[machine.dtype_of(out._handle)])
+        raise RuntimeError(f"dtype {names[0]} does not match dtype of out parameter ({names[1]})")
     return dtype.code if type(dtype) is DType else dtype_of(dtype).code
 
 
-def finish(handle: int, requires_grad: bool = False) -> Tensor:
-    """Return the tensor of a handle, or raise what a status stands for."""
+def finish(handle: int, requires_grad: bool = False, out: Any = None) -> Tensor:
+    """Return the tensor of a handle, or ``out`` with its numbers, or raise what a status stands for."""
     if handle < 0:
         raise_status(handle)
+    if out is not None:
+        return functions["_write_out"](out, wrap(handle))
     if requires_grad:
         if machine.dtype_of(handle) < FLOAT32:
             machine.release(handle)
@@ -214,9 +219,9 @@ def finish(handle: int, requires_grad: bool = False) -> Tensor:
     return wrap(handle)
 
 
-def _filled(shape: tuple[Any, ...], value: Any, code: int, requires_grad: bool = False) -> Tensor:
+def _filled(shape: tuple[Any, ...], value: Any, code: int, requires_grad: bool = False, out: Any = None) -> Tensor:
     word = float(value) if code >= FLOAT32 else int(bool(value)) if code == BOOL else int(value)
-    return finish(_emit(FULL.code, 0, code, word, *shape), requires_grad)
+    return finish(_emit(FULL.code, 0, code, word, *shape), requires_grad, out)
 
 
 def _number(value: Any) -> Any:
@@ -251,10 +256,11 @@ def empty(
         dtype: by default the default float dtype.
         device: only ``"cpu"``.
         requires_grad: whether operations on the result are to be recorded.
-        out, layout, pin_memory, memory_format: accepted for torch's sake.
+        out: a tensor to write the result into; see ``write_out``.
+        layout, pin_memory, memory_format: accepted for torch's sake.
     """
     check_device(device)
-    return finish(_new_tensor(code_of(dtype), *shape_argument(size)), requires_grad)
+    return finish(_new_tensor(code_of(dtype, out), *shape_argument(size)), requires_grad, out)
 
 
 @function(method=False)
@@ -269,7 +275,7 @@ def zeros(
         [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
     """
     check_device(device)
-    return _filled(shape_argument(size), 0, code_of(dtype), requires_grad)
+    return _filled(shape_argument(size), 0, code_of(dtype, out), requires_grad, out)
 
 
 @function(method=False)
@@ -278,7 +284,7 @@ def ones(
 ) -> Tensor:
     """Return a tensor of ones; the arguments are those of ``empty``."""
     check_device(device)
-    return _filled(shape_argument(size), 1, code_of(dtype), requires_grad)
+    return _filled(shape_argument(size), 1, code_of(dtype, out), requires_grad, out)
 
 
 @function(method=False)
@@ -296,7 +302,8 @@ def full(
     check_device(device)
     value = _number(fill_value)
     shape = shape_argument((size,) if isinstance(size, int) else tuple(size))
-    return _filled(shape, value, _code_of_numbers(dtype, value), requires_grad)
+    code = _code_of_numbers(dtype, value) if out is None else code_of(dtype, out)
+    return _filled(shape, value, code, requires_grad, out)
 
 
 def _like(make: Callable[[tuple[int, ...], int, bool], Tensor]) -> Callable[..., Tensor]:
@@ -391,7 +398,7 @@ def arange(
     if end is None:
         start, end = 0, start
     start, end, step = _number(start), _number(end), _number(step)
-    code = _code_of_numbers(dtype, start, end, step)
+    code = _code_of_numbers(dtype, start, end, step) if out is None else code_of(dtype, out)
     if step == 0:
         raise RuntimeError("step must be nonzero")
     if not (math.isfinite(start) and math.isfinite(end)):
@@ -401,9 +408,9 @@ def arange(
     if code < FLOAT32:
         whole = all(isinstance(value, int) for value in (start, end, step))
         count = -((start - end) // step) if whole else math.ceil((end - start) / step)
-        return finish(_emit(ARANGE.code, 0, code, count, int(start), int(step)), requires_grad)
+        return finish(_emit(ARANGE.code, 0, code, count, int(start), int(step)), requires_grad, out)
     count = math.ceil((end - start) / step)
-    return finish(_emit(ARANGE.code, 0, code, count, float(start), float(step)), requires_grad)
+    return finish(_emit(ARANGE.code, 0, code, count, float(start), float(step)), requires_grad, out)
 
 
 @function(method=False)
@@ -427,7 +434,7 @@ def linspace(
     if steps < 0:
         raise RuntimeError("number of steps must be non-negative")
     words = (float(_number(start)), float(_number(end)))
-    return finish(_emit(LINSPACE.code, 0, code_of(dtype), int(steps), *words), requires_grad)
+    return finish(_emit(LINSPACE.code, 0, code_of(dtype, out), int(steps), *words), requires_grad, out)
 
 
 @function(method=False)
@@ -448,7 +455,8 @@ def logspace(
     if steps < 0:
         raise RuntimeError("number of steps must be non-negative")
     exponents = np.linspace(float(_number(start)), float(_number(end)), int(steps))
-    return from_array(np.power(float(base), exponents).astype(DTYPES[code_of(dtype)].numpy), requires_grad)
+    result = from_array(np.power(float(base), exponents).astype(DTYPES[code_of(dtype, out)].numpy), requires_grad)
+    return result if out is None else functions["_write_out"](out, result)
 
 
 def from_array(array: Any, requires_grad: bool = False) -> Tensor:
@@ -475,7 +483,7 @@ def eye(
     for name, length in (("n", n), ("m", m)):
         if length < 0:
             raise RuntimeError(f"{name} must be greater or equal to 0, got {length}")
-    return finish(_emit(EYE.code, 0, code_of(dtype), n, m), requires_grad)
+    return finish(_emit(EYE.code, 0, code_of(dtype, out), n, m), requires_grad, out)
 
 
 def _triangle(make: Callable[..., Any], row: int, col: int, offset: int, dtype: Any, device: Any) -> Tensor:

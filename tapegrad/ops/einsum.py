@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.ops.calls import call, expect_tensor, function, functions, normal_dim, shape_of
+from tapegrad.ops.calls import call, expect_tensor, function, functions, honours_out, normal_dim, shape_of
 from tapegrad.ops.matmul import bmm, mm
 from tapegrad.ops.products import DOT
 from tapegrad.ops.views import expand
@@ -269,6 +269,7 @@ def _sum_out(tensor: Tensor, names: Labels, keep: set[Hashable]) -> tuple[Tensor
 
 
 @function(method=False)
+@honours_out
 def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Any = None) -> Tensor:
     """Return the products of two tensors summed over some dimensions.
 
@@ -305,6 +306,7 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Any = None) -> Tensor:
 
 
 @function()
+@honours_out
 def kron(input: Tensor, other: Tensor, *, out: Any = None) -> Tensor:
     """Return the Kronecker product: each element of ``input`` times the whole of ``other``, as blocks."""
     a, b = shape_of(expect_tensor(input, "kron")), shape_of(expect_tensor(other, "kron", "other", 2))

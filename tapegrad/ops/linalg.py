@@ -13,7 +13,17 @@ from tapegrad.kernels.lapack import TRANSPOSED, UNIT, UPPER
 from tapegrad.kernels.lapack_call import NOT_FINITE
 from tapegrad.native.dtypes import FLOAT32
 from tapegrad.ops import linalg_solving, linalg_spectral
-from tapegrad.ops.calls import TORCH_NAMES, call, expect_tensor, function, functions, ndim_of, shape_of, tensor_method
+from tapegrad.ops.calls import (
+    TORCH_NAMES,
+    call,
+    expect_tensor,
+    function,
+    functions,
+    honours_out,
+    ndim_of,
+    shape_of,
+    tensor_method,
+)
 from tapegrad.ops.creation import eye
 from tapegrad.ops.linalg_parts import MT
 from tapegrad.ops.matmul import matmul
@@ -140,6 +150,7 @@ def wants_gradient(A: Tensor) -> bool:
 # ---- square systems ----
 
 
+@honours_out
 def inv(A: Tensor, *, out: Any = None) -> Tensor:
     """Return the inverses of square matrices [..., n, n].
 
@@ -156,6 +167,7 @@ def inv(A: Tensor, *, out: Any = None) -> Tensor:
     return _run(linalg_solving.INV, _inverse_words, A)[0]
 
 
+@honours_out
 def solve(A: Tensor, B: Tensor, *, left: bool = True, out: Any = None) -> Tensor:
     """Return the X of ``A X = B`` (or of ``X A = B`` if not ``left``).
 
@@ -209,6 +221,7 @@ def logdet(A: Tensor) -> Tensor:
     return logabsdet + sign.detach().log()
 
 
+@honours_out
 def cholesky(A: Tensor, *, upper: bool = False, out: Any = None) -> Tensor:
     """Return the lower L of ``A = L L^T`` (the upper U of ``A = U^T U``) for symmetric positive definite [..., n, n].
 
@@ -223,6 +236,7 @@ def cholesky(A: Tensor, *, upper: bool = False, out: Any = None) -> Tensor:
     return _run(linalg_solving.CHOLESKY, _cholesky_words, A)[0]
 
 
+@honours_out
 def solve_triangular(
     A: Tensor, B: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False, out: Any = None
 ) -> Tensor:
@@ -268,6 +282,7 @@ def cholesky_inverse(L: Tensor, upper: bool = False) -> Tensor:
 # ---- decompositions ----
 
 
+@honours_out
 def qr(A: Tensor, mode: str = "reduced", *, out: Any = None) -> Any:
     """Return ``A = Q R`` of matrices [..., m, n], Q having orthonormal columns and R being upper triangular.
 
@@ -294,6 +309,7 @@ def qr(A: Tensor, mode: str = "reduced", *, out: Any = None) -> Any:
     return Qr(Q, functions["cat"]([R, matmul(transposed(Q), narrow(A, -1, m, n - m))], -1))
 
 
+@honours_out
 def svd(A: Tensor, full_matrices: bool = True, *, driver: Any = None, out: Any = None) -> Any:
     """Return ``A = U diag(S) Vh`` of matrices [..., m, n], S falling.
 
@@ -318,6 +334,7 @@ def svd(A: Tensor, full_matrices: bool = True, *, driver: Any = None, out: Any =
     return Svd(U, S, cat([Vh, narrow(full.Vh, -2, k, n - k)], -2))
 
 
+@honours_out
 def svdvals(A: Tensor, *, driver: Any = None, out: Any = None) -> Tensor:
     """Return the singular values [..., min(m, n)] of matrices [..., m, n], falling."""
     check_matrix(A, "linalg.svdvals")
@@ -326,6 +343,7 @@ def svdvals(A: Tensor, *, driver: Any = None, out: Any = None) -> Tensor:
     return _run(linalg_spectral.SVDVALS, _not_converged("linalg.svdvals"), A)[0]
 
 
+@honours_out
 def eigh(A: Tensor, UPLO: str = "L", *, out: Any = None) -> Any:
     """Return eigenvalues [..., n], rising, and eigenvectors [..., n, n], as columns, of symmetric matrices.
 
@@ -346,6 +364,7 @@ def _uplo(UPLO: str, name: str) -> int:
     return int(UPLO.upper() == "U")
 
 
+@honours_out
 def eigvalsh(A: Tensor, UPLO: str = "L", *, out: Any = None) -> Tensor:
     """Return the eigenvalues [..., n], rising, of symmetric matrices."""
     check_square(A, "linalg.eigvalsh")
@@ -355,6 +374,7 @@ def eigvalsh(A: Tensor, UPLO: str = "L", *, out: Any = None) -> Tensor:
     return _run(linalg_spectral.EIGVALSH, words, A, attributes=(_uplo(UPLO, "linalg.eigvalsh"),))[0]
 
 
+@honours_out
 def pinv(A: Tensor, *, atol: Any = None, rtol: Any = None, hermitian: bool = False, out: Any = None) -> Tensor:
     """Return the pseudo-inverses [..., n, m] of matrices [..., m, n].
 

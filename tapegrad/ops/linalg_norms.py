@@ -8,7 +8,17 @@ from typing import Any
 import numpy as np
 
 from tapegrad.native.dtypes import POINTERS
-from tapegrad.ops.calls import call, expect_tensor, function, functions, ndim_of, normal_dim, shape_of, tensor_method
+from tapegrad.ops.calls import (
+    call,
+    expect_tensor,
+    function,
+    functions,
+    honours_out,
+    ndim_of,
+    normal_dim,
+    shape_of,
+    tensor_method,
+)
 from tapegrad.ops.creation import arange, eye
 from tapegrad.ops.linalg import LinAlgError, check_matrix, check_square, eigvalsh, inv, machine_epsilon, svdvals
 from tapegrad.ops.matmul import dot, matmul
@@ -78,6 +88,7 @@ def _largest_sum(A: Tensor, summed: int, compared: int, largest: bool, keepdim: 
     return result
 
 
+@honours_out
 def norm(
     A: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, out: Any = None
 ) -> Tensor:
@@ -101,6 +112,7 @@ def norm(
     return vector_norm(A, ord, dims, keepdim)
 
 
+@honours_out
 def cond(A: Tensor, p: Any = None, *, out: Any = None) -> Tensor:
     """Return the condition numbers of matrices in the norm ``p``: None or 2 and -2 by singular values, else any of
     ``matrix_norm``'s for square ones; inf for a singular one.
@@ -121,6 +133,7 @@ def cond(A: Tensor, p: Any = None, *, out: Any = None) -> Tensor:
 
 
 @function()
+@honours_out
 def matrix_rank(
     A: Tensor, tol: Any = None, hermitian: bool = False, *, atol: Any = None, rtol: Any = None, out: Any = None
 ) -> Tensor:
@@ -150,6 +163,7 @@ def matrix_rank(
 
 
 @function()
+@honours_out
 def matrix_power(A: Tensor, n: int, *, out: Any = None) -> Tensor:
     """Return square matrices to an integer power, by repeated squaring; a negative one of the inverse.
 
@@ -180,6 +194,7 @@ def matrix_power(A: Tensor, n: int, *, out: Any = None) -> Tensor:
         A = matmul(A, A)
 
 
+@honours_out
 def multi_dot(tensors: Sequence[Tensor], *, out: Any = None) -> Tensor:
     """Return the product of matrices in the order that takes the fewest multiplications; the first and the last may be
     vectors.
@@ -280,6 +295,7 @@ CROSS = declare(
 )
 
 
+@honours_out
 def cross(input: Tensor, other: Tensor, *, dim: int = -1, out: Any = None) -> Tensor:
     """Return the cross products of the vectors of length 3 along ``dim``; the operands broadcast.
 
@@ -300,6 +316,7 @@ def cross(input: Tensor, other: Tensor, *, dim: int = -1, out: Any = None) -> Te
     return call(CROSS, input, other, attributes=(place,))
 
 
+@honours_out
 def _cross_of(input: Tensor, other: Tensor, dim: int | None = None, *, out: Any = None) -> Tensor:
     """Return ``linalg.cross`` along ``dim``, by default along the first dimension of length 3."""
     if dim is None:
@@ -307,6 +324,7 @@ def _cross_of(input: Tensor, other: Tensor, dim: int | None = None, *, out: Any 
     return cross(input, other, dim=dim)
 
 
+@honours_out
 def vecdot(x: Tensor, y: Tensor, *, dim: int = -1, out: Any = None) -> Tensor:
     """Return the sums of products of the vectors along ``dim``; the operands broadcast."""
     if ndim_of(x) == 1 and ndim_of(y) == 1:

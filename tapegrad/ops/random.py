@@ -14,7 +14,17 @@ from typing import Any, NoReturn
 
 from tapegrad.native.dtypes import BOOL, FLOAT32, FLOAT64, INT32, INT64, UINT8
 from tapegrad.ops import random_ops
-from tapegrad.ops.calls import call, call_in_place, expect_tensor, function, functions, ndim_of, shape_of, tensor_method
+from tapegrad.ops.calls import (
+    call,
+    call_in_place,
+    expect_tensor,
+    function,
+    functions,
+    honours_out,
+    ndim_of,
+    shape_of,
+    tensor_method,
+)
 from tapegrad.ops.creation import check_device, code_of, finish, shape_argument
 from tapegrad.ops.registry import Op
 from tapegrad.ops.views import expand as _expand
@@ -275,10 +285,15 @@ def _check_probability(p: float) -> None:
 
 
 def _new(
-    shape: Sequence[int], dtype: Any, device: Any, fill: Callable[[Tensor], Tensor], requires_grad: bool
+    shape: Sequence[int],
+    dtype: Any,
+    device: Any,
+    fill: Callable[[Tensor], Tensor],
+    requires_grad: bool,
+    out: Any = None,
 ) -> Tensor:
     check_device(device)
-    result = fill(finish(machine.new_tensor(code_of(dtype), *shape)))
+    result = fill(finish(machine.new_tensor(code_of(dtype, out), *shape), False, out))
     if requires_grad:
         result.requires_grad_()
     return result
@@ -302,9 +317,10 @@ def rand(
         generator: where the numbers come from; by default the one that ``manual_seed`` sets.
         dtype: float32 or float64; by default the default dtype.
         requires_grad: whether operations on the result are to be recorded.
-        out, layout, device, pin_memory: accepted for torch's sake.
+        out: a tensor to write the result into.
+        layout, device, pin_memory: accepted for torch's sake.
     """
-    return _new(shape_argument(size), dtype, device, lambda x: uniform_(x, generator=generator), requires_grad)
+    return _new(shape_argument(size), dtype, device, lambda x: uniform_(x, generator=generator), requires_grad, out)
 
 
 @function(method=False)
@@ -319,10 +335,11 @@ def randn(
     pin_memory: bool = False,
 ) -> Tensor:
     """Return a tensor of normal numbers of mean 0 and standard deviation 1; the arguments are those of ``rand``."""
-    return _new(shape_argument(size), dtype, device, lambda x: normal_(x, generator=generator), requires_grad)
+    return _new(shape_argument(size), dtype, device, lambda x: normal_(x, generator=generator), requires_grad, out)
 
 
 @function(method=False)
+@honours_out
 def randint(
     low: int,
     high: Any = None,
@@ -409,6 +426,7 @@ def randint_like(
 
 
 @function(method=False)
+@honours_out
 def randperm(
     n: int,
     *,
@@ -433,6 +451,7 @@ def randperm(
 
 
 @function(method=False)
+@honours_out
 def normal(
     mean: Any = 0.0,
     std: Any = 1.0,
@@ -461,6 +480,7 @@ def normal(
 
 
 @function()
+@honours_out
 def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | None = None, out: Any = None) -> Tensor:
     """Return ones with the probabilities in ``input`` (or ``p``), otherwise zeros, in the dtype of ``input``.
 
@@ -483,6 +503,7 @@ def _bernoulli_each(probabilities: Tensor, generator: Generator | None) -> Tenso
 
 
 @function()
+@honours_out
 def multinomial(
     input: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None, out: Any = None
 ) -> Tensor:

@@ -197,6 +197,5 @@ _publish("scatter_add", _scatter_add, "Return ``input`` with ``src`` added at th
 _publish(
     "scatter_reduce",
     _scatter_reduce,
-    "Return ``input`` with ``src`` reduced into it (sum, prod, mean, amax, amin) at the indices of a dimension.\n\n"
-    "Differs from torch: the gradient of ``prod`` is nan where a factor is 0.",
+    "Return ``input`` with ``src`` reduced into it (sum, prod, mean, amax, amin) at the indices of a dimension.",
 )

@@ -327,10 +327,22 @@ def _extreme_rule(g: Any, y: Any, x: Any, index: Any, v: Any) -> Any:
     return share * own, None, share.gather(index, attributes=OF_ENTRY) * others
 
 
+def _product_rule(g: Any, y: Any, x: Any, index: Any, v: Any) -> Any:
+    """The product of the other factors: y / v where v is not 0; where it is the only 0, the product without it."""
+    filled = x + x.indicator(0.0)
+    zero = v.indicator(0.0)
+    zeros = x.zeros_like().scatter_add(index, zero, attributes=OF_ENTRY).gather(index, attributes=OF_ENTRY)
+    single = zero * zeros.indicator(1.0)
+    rest = (g * x.scatter_multiply(index, v + single, attributes=OF_ENTRY)).gather(index, attributes=OF_ENTRY)
+    others = (g * y).gather(index, attributes=OF_ENTRY) / (v + zero)
+    gx = g * filled.scatter_multiply(index, v, attributes=OF_ENTRY) / filled
+    return gx, None, single * rest + (1.0 - single) * others
+
+
 SCATTER_MULTIPLY = _scatter(
     "scatter_multiply",
     _multiply,
-    lambda g, y, x, index, v: (g * y / x, None, (g * y).gather(index, attributes=OF_ENTRY) / v),
+    _product_rule,
     "x with y_{i_ij j} *= v_ij",
     combining(np.multiply, elements_at),
     _private_samples(_ONCE, _OFTEN),

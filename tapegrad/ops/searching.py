@@ -1,4 +1,4 @@
-"""Searching sorted sequences and counting values: searchsorted, bucketize, bincount, histc, unique."""
+"""Searching sorted sequences and counting values: searchsorted, bucketize, bincount, histc."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def _count_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     return kernel
 
 
-_COUNTS = declare(
+COUNTS = declare(
     Op(
         name="count_indices",
         inputs=("input",),
@@ -226,7 +226,7 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
     bins = max(int(max_of(input).item()) + 1 if size[0] else 0, minlength)
     index = functions["to_dtype"](input, int)
     if weights is None:
-        return call(_COUNTS, index, attributes=(machine.dtype_of(index._handle), bins))
+        return call(COUNTS, index, attributes=(machine.dtype_of(index._handle), bins))
     if machine.dtype_of(weights._handle) < FLOAT32:
         weights = functions["to_dtype"](weights, "float64")
     return call(_WEIGHTED_COUNTS, weights.detach(), index, attributes=(0, bins))
@@ -284,55 +284,3 @@ def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Ten
     if not (np.isfinite(low) and np.isfinite(high) and low <= high):
         raise RuntimeError(f"torch.histc: range of [{low}, {high}] is not finite")
     return call(_HISTOGRAM, input, attributes=(code, bins, low, high))
-
-
-def _runs(values: Tensor, order: Tensor | None, inverse: bool, counts: bool, shape: tuple[int, ...]) -> Any:
-    """Return the first of each run of equal elements, and as asked for each element's run and the runs' lengths."""
-    n = shape_of(values)[0]
-    narrow = functions["narrow"]
-    starts = (
-        functions["cat"]([values[:1] == values[:1], narrow(values, 0, 1, n - 1) != narrow(values, 0, 0, n - 1)])
-        if n
-        else values == values
-    )
-    if n:
-        starts = starts | (functions["cumsum"](starts, 0) == 0)  # a nan that comes first is a run too
-    runs = functions["cumsum"](starts, 0) - 1
-    result = [functions["masked_select"](values, starts)]
-    if inverse:
-        places = runs if order is None else functions["take"](runs, functions["argsort"](order))
-        result.append(functions["reshape"](places, shape))
-    if counts:
-        result.append(call(_COUNTS, runs, attributes=(machine.dtype_of(runs._handle), shape_of(result[0])[0])))
-    return result[0] if len(result) == 1 else tuple(result)
-
-
-@function()
-def unique(
-    input: Tensor,
-    sorted: bool = True,
-    return_inverse: bool = False,
-    return_counts: bool = False,
-    dim: int | None = None,
-) -> Any:
-    """Return the different elements in order; if asked for, each element's place among them and how often each occurs.
-
-    Raises:
-        NotImplementedError: ``dim`` is given.
-    """
-    if dim is not None:
-        raise NotImplementedError("unique: only dim=None is supported: tapegrad compares elements, not slices")
-    flat = functions["reshape"](expect_tensor(input, "unique").detach(), (-1,))
-    values, order = functions["sort"](flat)
-    return _runs(values, order, return_inverse, return_counts, shape_of(input))
-
-
-@function()
-def unique_consecutive(
-    input: Tensor, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None
-) -> Any:
-    """Return the first of each run of equal elements; if asked for, each element's run and the runs' lengths."""
-    if dim is not None:
-        raise NotImplementedError("unique_consecutive: only dim=None is supported: tapegrad compares elements")
-    flat = functions["reshape"](expect_tensor(input, "unique_consecutive").detach(), (-1,))
-    return _runs(flat, None, return_inverse, return_counts, shape_of(input))
