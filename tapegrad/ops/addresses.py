@@ -11,6 +11,7 @@ from typing import Any
 from tapegrad.kernels.gemm import make_gemm
 from tapegrad.kernels.gemm_blocks import make_gemm_blocks
 from tapegrad.kernels.gemm_integer import make_integer_gemm
+from tapegrad.kernels.gemm_packed import make_packed_gemm
 from tapegrad.kernels.lapack_call import routine_address
 from tapegrad.native.cache import compile_function, jit
 from tapegrad.native.dtypes import DTYPE_NAMES, FLOAT32, FLOAT64, ITEM_BYTES, NUMPY_DTYPES
@@ -23,6 +24,7 @@ ROUTINES = ("getrf", "getri", "gesv", "potrf", "geqrf", "orgqr", "trsm", "gesdd"
 _GEMM = 0  # by dtype
 _LAPACK = 8  # by dtype (float32, float64), then by routine
 _LAPACK_ROW = 16
+_PACKED_GEMM = 40  # by dtype
 
 
 def need_gemm(dtype: int) -> None:
@@ -31,6 +33,14 @@ def need_gemm(dtype: int) -> None:
         make = make_gemm if dtype in (FLOAT32, FLOAT64) else make_integer_gemm
         gemm = make(NUMPY_DTYPES[dtype])
         machine.addresses[_GEMM + dtype] = compile_function(gemm, f"gemm.{DTYPE_NAMES[dtype]}", "int64(int64)")
+
+
+def need_packed_gemm(dtype: int) -> None:
+    """See to it that the table has the multiplication by packed matrices of a float dtype."""
+    if machine.addresses[_PACKED_GEMM + dtype] == 0:
+        gemm = make_packed_gemm(NUMPY_DTYPES[dtype])
+        key = f"packed_gemm.{DTYPE_NAMES[dtype]}"
+        machine.addresses[_PACKED_GEMM + dtype] = compile_function(gemm, key, "int64(int64)")
 
 
 def need_routines(names: Sequence[str], dtype: int) -> None:
@@ -76,3 +86,9 @@ def threaded_gemm(dtype: int) -> Callable[..., Any]:
 def gemm_address(st, dtype):
     """Return the address of the matrix multiplication of a dtype."""
     return int64_at(state_of(st).addresses)[_GEMM + dtype]
+
+
+@jit
+def packed_gemm_address(st, dtype):
+    """Return the address of the multiplication by packed matrices of a dtype."""
+    return int64_at(state_of(st).addresses)[_PACKED_GEMM + dtype]
