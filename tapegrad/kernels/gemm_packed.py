@@ -14,25 +14,20 @@ from .gemm_micro import Tile, host_tile, multiply_kernel
 from .gemm_pack import pack_kernel
 
 
-def panel_columns(dtype: Any, tile: Tile | None = None) -> int:
-    """Return how many columns of B a panel has."""
+def panel_sizes(dtype: Any, tile: Tile | None = None) -> tuple[int, int]:
+    """Return how many columns of B a panel has, and to a multiple of how many the last one's rows may be written."""
     tile = tile or host_tile()
-    return tile.vectors * tile.vector_bytes // np.dtype(dtype).itemsize
-
-
-def packed_numel(dtype: Any, k: int, n: int) -> int:
-    """Return how many elements B [k, n] takes when packed."""
-    width = panel_columns(dtype)
-    return -(-n // width) * (k + 1) * width
+    lanes = tile.vector_bytes // np.dtype(dtype).itemsize
+    return tile.vectors * lanes, lanes
 
 
 def make_packed_gemm(dtype: Any, tile: Tile | None = None) -> Callable[[int], int]:
     """Return ``gemm(args) -> 0`` for ``compile_function(gemm, key, "int64(int64)")``.
 
     ``args`` is the address of int64 words: m, n, k, a, rsa, packed, c, rsc, accumulate, b, rsb, csb. Where ``m`` is
-    negative, b [k, n] of any strides is packed into ``packed``, ``packed_numel`` elements at a multiple of 64. Else
-    C [m, n] is set to A [m, k] @ B, or is added to where ``accumulate`` is not 0. Strides are in elements; the rows of
-    A and C are contiguous.
+    negative, b [k, n] of any strides is packed into ``packed``: as many panels of k + 1 rows as B's columns need, and
+    behind them a further ``panel_sizes()[1]`` rows, which packing may write. Else C [m, n] is set to A [m, k] @ B, or
+    is added to where ``accumulate`` is not 0. Strides are in elements; the rows of A and C are contiguous.
     """
     dtype = np.dtype(dtype)
     tile = tile or host_tile()

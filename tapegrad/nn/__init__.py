@@ -9,16 +9,23 @@ from tapegrad.nn.module import Module
 from tapegrad.nn.normalization import LayerNorm
 from tapegrad.nn.parameter import Buffer, Parameter
 from tapegrad.nn.parameter_containers import ParameterDict, ParameterList
+from tapegrad.nn.rnn import GRU, LSTM, RNN, RNNBase
+from tapegrad.nn.rnn_cells import GRUCell, LSTMCell, RNNCell, RNNCellBase
 
 __all__ = [
     "GELU",
+    "GRU",
+    "LSTM",
+    "RNN",
     "BCEWithLogitsLoss",
     "Buffer",
     "CrossEntropyLoss",
     "Dropout",
     "Flatten",
+    "GRUCell",
     "Identity",
     "L1Loss",
+    "LSTMCell",
     "LayerNorm",
     "Linear",
     "LogSoftmax",
@@ -30,6 +37,9 @@ __all__ = [
     "Parameter",
     "ParameterDict",
     "ParameterList",
+    "RNNBase",
+    "RNNCell",
+    "RNNCellBase",
     "ReLU",
     "Sequential",
     "SiLU",
