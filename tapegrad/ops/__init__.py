@@ -57,6 +57,7 @@ from tapegrad.ops import (
     updates,
     updates_adam,
     updates_adaptive,
+    updates_flat,
     updates_sgd,
     view_ops,
     views,
@@ -125,6 +126,7 @@ FAMILIES = (
     updates,
     updates_adam,
     updates_adaptive,
+    updates_flat,
     updates_sgd,
 )
 

@@ -6,6 +6,7 @@ from tapegrad.optim.adagrad import Adagrad
 from tapegrad.optim.adam import Adam, AdamW
 from tapegrad.optim.adamax import Adamax
 from tapegrad.optim.asgd import ASGD
+from tapegrad.optim.lbfgs import LBFGS
 from tapegrad.optim.lion import Lion
 from tapegrad.optim.muon import Muon
 from tapegrad.optim.nadam import NAdam
@@ -17,6 +18,7 @@ from tapegrad.optim.sgd import SGD
 
 __all__ = [
     "ASGD",
+    "LBFGS",
     "SGD",
     "Adadelta",
     "Adagrad",
