@@ -1,6 +1,6 @@
 """Optimisers: what is done with the gradients. Each step is one op on all parameters of a group."""
 
-from tapegrad.optim import lr_scheduler
+from tapegrad.optim import lr_scheduler, swa_utils
 from tapegrad.optim.adadelta import Adadelta
 from tapegrad.optim.adagrad import Adagrad
 from tapegrad.optim.adam import Adam, AdamW
@@ -33,4 +33,5 @@ __all__ = [
     "RMSprop",
     "Rprop",
     "lr_scheduler",
+    "swa_utils",
 ]
