@@ -133,8 +133,7 @@ def write_out(out: Tensor, result: Tensor) -> Tensor:
             f"out= has the shape {list(shape_of(out))}, but the result's shape is {list(shape_of(result))}: pass an "
             "empty tensor, which is resized, or one of the result's shape"
         )
-    converted = in_dtype_of(out, result)  # a name, so that it lives until the handle is bound
-    machine.rebind(out._handle, converted._handle)
+    machine.rebind(out._handle, in_dtype_of(out, result)._handle)
     return out
 
 
