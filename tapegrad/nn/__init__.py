@@ -32,9 +32,11 @@ from tapegrad.nn.activations import (
     Threshold,
 )
 from tapegrad.nn.containers import ModuleDict, ModuleList, Sequential
+from tapegrad.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from tapegrad.nn.distance import CosineSimilarity, PairwiseDistance
 from tapegrad.nn.dropout import AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
 from tapegrad.nn.embedding import Embedding, EmbeddingBag
+from tapegrad.nn.fold import Fold, Unfold
 from tapegrad.nn.linear import Bilinear, Linear
 from tapegrad.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss
 from tapegrad.nn.module import Module
@@ -59,6 +61,12 @@ __all__ = [
     "Bilinear",
     "Buffer",
     "ChannelShuffle",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "CosineSimilarity",
     "CrossEntropyLoss",
     "Dropout",
@@ -69,6 +77,7 @@ __all__ = [
     "EmbeddingBag",
     "FeatureAlphaDropout",
     "Flatten",
+    "Fold",
     "GRUCell",
     "Hardshrink",
     "Hardsigmoid",
@@ -114,6 +123,7 @@ __all__ = [
     "Tanhshrink",
     "Threshold",
     "Unflatten",
+    "Unfold",
     "functional",
     "init",
     "utils",

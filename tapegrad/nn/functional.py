@@ -15,6 +15,12 @@ _NAMES = (
     "celu",
     "celu_",
     "channel_shuffle",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "cosine_similarity",
     "cross_entropy",
     "dropout",
@@ -26,6 +32,7 @@ _NAMES = (
     "embedding",
     "embedding_bag",
     "feature_alpha_dropout",
+    "fold",
     "gelu",
     "glu",
     "gumbel_softmax",
@@ -73,6 +80,7 @@ _NAMES = (
     "tanhshrink",
     "threshold",
     "threshold_",
+    "unfold",
 )
 
 for _name in _NAMES:
