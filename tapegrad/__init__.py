@@ -3,7 +3,7 @@
 from math import e, inf, nan, pi
 from typing import Any
 
-from tapegrad import autograd, func, linalg, nn, optim, special, utils
+from tapegrad import autograd, func, linalg, nn, optim, serialization, special, utils
 from tapegrad.autograd import (
     enable_grad,
     inference_mode,
@@ -24,6 +24,7 @@ from tapegrad.runtime.dtype import (
     set_default_dtype,
     uint8,
 )
+from tapegrad.serialization import load, save
 from tapegrad.tensor import Tensor, as_tensor, from_dlpack, from_numpy, set_printoptions, tensor
 from tapegrad.tensor.info import (
     can_cast,
@@ -90,6 +91,7 @@ __all__ = [
     "is_grad_enabled",
     "is_inference_mode_enabled",
     "linalg",
+    "load",
     "memory_stats",
     "nan",
     "newaxis",
@@ -99,6 +101,8 @@ __all__ = [
     "optim",
     "pi",
     "promote_types",
+    "save",
+    "serialization",
     "set_default_dtype",
     "set_grad_enabled",
     "set_num_threads",

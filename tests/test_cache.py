@@ -200,6 +200,23 @@ def test_a_folder_that_cannot_be_written_costs_only_time(package):
     assert [(run.answers, run.compiled) for run in runs] == [([15], 1)] * 2
 
 
+def test_an_edit_under_a_running_process_stores_nothing(package):
+    edit = """
+from pathlib import Path
+import tapegrad.helper
+text = Path(tapegrad.helper.__file__).read_text()
+Path(tapegrad.helper.__file__).write_text(text.replace("3 * x", "4 * x"))
+"""
+    caller = package.root / "caller.py"
+    caller.write_text(CALLER.replace("def plus", edit + "def plus"))
+    running = package.run(2)
+    assert (running.answers, running.compiled) == ([15, 16], 2)  # the code as it was imported
+    assert list(package.cache.glob("*.bin")) == []
+    caller.write_text(CALLER)
+    after = package.run(2)
+    assert (after.answers, after.compiled) == ([20, 21], 2)
+
+
 def test_clear_cache_deletes_compiled_functions_and_counts_them(monkeypatch, tmp_path):
     monkeypatch.setenv("TAPEGRAD_CACHE_DIR", str(tmp_path))
     for name, size in (("a.bin", 3), ("b.bin", 4), ("notes.txt", 5)):

@@ -166,3 +166,10 @@ def test_out_of_random_and_square_tensors():
     assert tg.randint(5, 6, (3,), out=out) is out and out.tolist() == [5, 5, 5]
     with pytest.raises(RuntimeError, match=r"dtype Long does not match dtype of out parameter \(Float\)"):
         tg.zeros(3, dtype=tg.int64, out=out)
+
+
+def test_an_empty_out_of_another_dtype_takes_the_converted_result():
+    out = tg.empty(0, dtype=tg.float64)
+    tg.add(tg.tensor([1.5]), tg.tensor([2.0]), out=out)
+    tg.full((8,), 9.0, dtype=tg.float64)
+    assert out.dtype == tg.float64 and out.tolist() == [3.5]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import tapegrad as tg
+from tapegrad.ops.registry import registry
 from tapegrad.runtime.machine import machine
 
 
@@ -95,3 +96,34 @@ def test_inputs_that_a_hook_rebinds() -> None:
     y.register_hook(rebind)
     (found,) = tg.autograd.grad((y * 3).sum(), y)
     assert found.tolist() == [3.0, 3.0]
+
+
+def test_a_function_is_not_defined_twice_unawares():
+    from tapegrad.ops.calls import function, functions
+
+    def relu(input):
+        return input
+
+    before = functions["relu"]
+    with pytest.raises(ValueError, match="'relu' is defined twice"):
+        function(method=False)(relu)
+    assert functions["relu"] is before
+
+
+def test_operands_stay_while_another_thread_replaces_them_during_a_compilation(monkeypatch) -> None:
+    """What an op has been given is let go, and its memory used again, before the op's kernel is there."""
+    op = registry["hypot"]
+    machine.kernels[op.code] = 0
+    x = tg.tensor([3.0])
+    resolve = machine.resolve
+    other, others = tg.tensor([1.0]), []
+
+    def interrupted(code: int, dtype: int, result_dtype: int) -> int:
+        monkeypatch.setattr(machine, "resolve", resolve)
+        machine.rebind(x._handle, other._handle)
+        others.extend(tg.full((1,), 7.0) for _ in range(9))
+        return resolve(code, dtype, result_dtype)
+
+    monkeypatch.setattr(machine, "resolve", interrupted)
+    assert tg.hypot(x, tg.tensor([4.0])).item() == 5.0
+    assert x.item() == 1.0

@@ -74,32 +74,39 @@ def compile_function(function: Callable[..., Any], key: str, signature: str) -> 
         signature: a Numba signature such as ``"int64(int64, int64)"``.
     """
     path = _path(function, key, signature)
+    if path is None:
+        return _compile(function, key, signature, None)
     address = _load(path)
-    if address is None:
-        address = _compile(function, signature, path)
-    return address
+    return _compile(function, key, signature, path) if address is None else address
 
 
 def is_cached(function: Callable[..., Any], key: str, signature: str) -> bool:
     """Return whether the disk has a file for the function; see compile_function."""
-    return _path(function, key, signature).exists()
+    path = _path(function, key, signature)
+    return path is not None and path.exists()
 
 
-def _path(function: Callable[..., Any], key: str, signature: str) -> Path:
-    name = hashlib.sha256(f"{key}|{signature}|{sources_digest(function)}|{machine_stamp()}".encode()).hexdigest()
+def _path(function: Callable[..., Any], key: str, signature: str) -> Path | None:
+    """Return the function's file; None if the cache must not be used for it, see sources_digest."""
+    sources = sources_digest(function)
+    if sources is None:
+        return None
+    name = hashlib.sha256(f"{key}|{signature}|{sources}|{machine_stamp()}".encode()).hexdigest()
     return cache_dir() / f"{name[:40]}.bin"
 
 
-def _compile(function: Callable[..., Any], signature: str, path: Path) -> int:
-    named = FunctionType(function.__code__, function.__globals__, path.stem, None, function.__closure__)
-    named.__module__, named.__qualname__ = function.__module__, f"tapegrad_{path.stem}"
+def _compile(function: Callable[..., Any], key: str, signature: str, path: Path | None) -> int:
+    name = hashlib.sha256(f"{key}|{signature}|{os.getpid()}".encode()).hexdigest()[:40] if path is None else path.stem
+    named = FunctionType(function.__code__, function.__globals__, name, None, function.__closure__)
+    named.__module__, named.__qualname__ = function.__module__, f"tapegrad_{name}"
     callback = _Function(named, normalize_signature(signature), {}, OPTIONS, pipeline_class=Pipeline)
     with quick_compilation():
         callback.compile()
     _counts["compiled"] += 1
     _alive.append(callback)
-    with contextlib.suppress(OSError):  # a read-only or full disk costs time in the next process, nothing else
-        _write(path, callback.native_name.encode() + b"\0" + callback._library._get_compiled_object())
+    if path is not None:
+        with contextlib.suppress(OSError):  # a read-only or full disk costs time in the next process, nothing else
+            _write(path, callback.native_name.encode() + b"\0" + callback._library._get_compiled_object())
     return int(callback.address)
 
 

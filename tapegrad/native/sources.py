@@ -5,6 +5,7 @@ import hashlib
 import re
 import sys
 import sysconfig
+import time
 from collections.abc import Callable, Iterator
 from importlib.util import resolve_name
 from pathlib import Path
@@ -12,8 +13,10 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 
-def sources_digest(function: Callable[..., Any]) -> str:
+def sources_digest(function: Callable[..., Any]) -> str | None:
     """Return a hash of the source files that the code of ``function`` comes from.
+
+    None if one of them was edited after this process had started: what was imported may not be what stands there.
 
     Followed are closure variables and the globals that the code names: functions, Numba's dispatchers and intrinsics,
     and modules; then everything that the files found so import.
@@ -84,15 +87,17 @@ def _imports(module: str) -> set[str]:
 
 
 @functools.cache
-def _digest(modules: tuple[str, ...]) -> str:
+def _digest(modules: tuple[str, ...]) -> str | None:
     digest = hashlib.sha256()
     for name in modules:
         digest.update(name.encode() + b"\0" + _source(name))
-    return digest.hexdigest()
+    return None if _edited.intersection(modules) else digest.hexdigest()
 
 
 _PACKAGE = Path(__file__).parent.parent
 _INSTALLED = sysconfig.get_path("stdlib"), "site-packages"
+_STARTED = time.time()
+_edited: set[str] = set()  # modules whose files were changed, or put there, after _STARTED
 
 
 @functools.cache
@@ -104,8 +109,18 @@ def _source(module: str) -> bytes:
     if module.partition(".")[0] == _PACKAGE.name:
         place = _PACKAGE.joinpath(*module.split(".")[1:])
         file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
-        return file.read_bytes() if file.is_file() else b""
+        return _read(module, file) if file.is_file() else b""
     loaded = getattr(sys.modules.get(module), "__file__", None)
     if loaded is None or any(place in loaded for place in _INSTALLED):
         return b""
-    return Path(loaded).read_bytes()
+    return _read(module, Path(loaded))
+
+
+def _read(module: str, file: Path) -> bytes:
+    """Return a file's text; note whether it may differ from what was imported.
+
+    The time is that of the last change of the file's entry, since installers and archives set the other one back.
+    """
+    if file.stat().st_ctime > _STARTED:
+        _edited.add(module)
+    return file.read_bytes()

@@ -85,11 +85,20 @@ def write_back(target: Tensor, result: Tensor, name: str) -> Tensor:
     return target
 
 
-def function(*, method: bool = True, aliases: Sequence[str] = ()) -> Callable[[F], F]:
-    """Make a Python function public as ``tg.name``, under its aliases too, and as a method of tensors."""
+def function(*, method: bool = True, aliases: Sequence[str] = (), extends: bool = False) -> Callable[[F], F]:
+    """Make a Python function public as ``tg.name``, under its aliases too, and as a method of tensors.
+
+    Args:
+        extends: whether it takes the place of the function that an elementwise op of that name has got.
+
+    Raises:
+        ValueError: there is a function of that name, and this one does not extend it.
+    """
 
     def enter(body: F) -> F:
         for name in (body.__name__, *aliases):
+            if name in functions and not extends:
+                raise ValueError(f"the function {name!r} is defined twice")
             functions[name] = body
             if method:
                 setattr(Tensor, name, body)

@@ -55,7 +55,7 @@ def _expect_one(input: Any, other: Any, name: str) -> None:
         expect_tensor(input, name)
 
 
-@function()
+@function(extends=True)
 def add(input: Tensor | float, other: Tensor | float, *, alpha: float = 1, out: Tensor | None = None) -> Tensor:
     """Return ``input + alpha * other``, broadcast and promoted."""
     if alpha == 1:
@@ -64,14 +64,14 @@ def add(input: Tensor | float, other: Tensor | float, *, alpha: float = 1, out: 
     return _finish(call(*_scaled(registry["add"], 1, input, other, alpha)), out)
 
 
-@function()
+@function(extends=True)
 def add_(input: Tensor, other: Tensor | float, *, alpha: float = 1) -> Tensor:
     """In-place form of ``add``."""
     op, *operands = _scaled(registry["add"], 1, input, other, alpha)
     return call_in_place(op, input, *operands)
 
 
-@function(aliases=("subtract",))
+@function(aliases=("subtract",), extends=True)
 def sub(input: Tensor | float, other: Tensor | float, *, alpha: float = 1, out: Tensor | None = None) -> Tensor:
     """Return ``input - alpha * other``, broadcast and promoted."""
     if alpha == 1:
@@ -80,7 +80,7 @@ def sub(input: Tensor | float, other: Tensor | float, *, alpha: float = 1, out: 
     return _finish(call(*_scaled(registry["sub"], -1, input, other, alpha)), out)
 
 
-@function(aliases=("subtract_",))
+@function(aliases=("subtract_",), extends=True)
 def sub_(input: Tensor, other: Tensor | float, *, alpha: float = 1) -> Tensor:
     """In-place form of ``sub``."""
     op, *operands = _scaled(registry["sub"], -1, input, other, alpha)

@@ -206,7 +206,7 @@ def _division(rounding_mode: str | None) -> Op:
     return registry[ops[rounding_mode]]
 
 
-@function(aliases=("divide",))
+@function(aliases=("divide",), extends=True)
 def div(
     input: Tensor | float, other: Tensor | float, *, rounding_mode: str | None = None, out: Tensor | None = None
 ) -> Tensor:
@@ -229,7 +229,7 @@ def div(
     return result if out is None else functions["_write_out"](out, result)
 
 
-@function(aliases=("divide_",))
+@function(aliases=("divide_",), extends=True)
 def div_(input: Tensor, other: Tensor | float, *, rounding_mode: str | None = None) -> Tensor:
     """In-place form of ``div``."""
     op = _division(rounding_mode)

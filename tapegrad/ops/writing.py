@@ -133,7 +133,8 @@ def write_out(out: Tensor, result: Tensor) -> Tensor:
             f"out= has the shape {list(shape_of(out))}, but the result's shape is {list(shape_of(result))}: pass an "
             "empty tensor, which is resized, or one of the result's shape"
         )
-    machine.rebind(out._handle, in_dtype_of(out, result)._handle)
+    converted = in_dtype_of(out, result)  # a name, so that it lives until the handle is bound
+    machine.rebind(out._handle, converted._handle)
     return out
 
 

@@ -63,9 +63,10 @@ from tapegrad.runtime.layout import (
     storage_row,
     strides_in,
 )
-from tapegrad.runtime.memory import new_slot, new_storage, release, retain, retain_row
+from tapegrad.runtime.memory import new_slot, new_storage, release, retain, retain_row, share_memory
 from tapegrad.runtime.promote import common_dtype, retype_number
-from tapegrad.runtime.strides import last_offset, mark_layout, set_contiguous
+from tapegrad.runtime.strides import copy_geometry, last_offset, mark_layout, set_contiguous
+from tapegrad.runtime.tables import reserve
 from tapegrad.runtime.threads import resolve
 
 
@@ -158,13 +159,40 @@ def _result_dtype(spec, frame, dtype):
 
 
 @jit
-def kernel_of(st, op, dtype, result_dtype):
-    """Return the address of the compiled kernel, from Python's resolver when it is needed for the first time."""
+def _ask_for_code(st, op, dtype, result_dtype, frame):
+    """Return the address of a function that Python compiles or loads, or 0.
+
+    Another thread may run meanwhile and let go of the operands: the frame (if not 0) gets references of its own, which
+    go when the emission is over. Room is made again for what the emission will add.
+    """
+    words = int64_at(frame)
+    inputs = words[FRAME_INPUT_COUNT] if frame != 0 else 0
+    for k in range(inputs):
+        if words[FRAME_INPUTS + k] >= 0:
+            retain(st, words[FRAME_INPUTS + k])
+    address = resolve(st, op, dtype, result_dtype)
+    if reserve(st, 4 * inputs + 16) < 0:
+        address = types.int64(0)
+    for k in range(inputs):
+        slot = words[FRAME_INPUTS + k]
+        if slot >= 0 and slot_of(st, slot).flags & TEMPORARY:
+            release(st, slot)
+        elif slot >= 0:
+            slot_of(st, slot).flags |= TEMPORARY
+    return address
+
+
+@jit
+def kernel_of(st, op, dtype, result_dtype, frame):
+    """Return the address of the compiled kernel, from Python's resolver when it is needed for the first time.
+
+    ``frame`` is that of the emission; 0 where the caller holds the operands.
+    """
     state = state_of(st)
     index = (op * DTYPE_COUNT + dtype) * DTYPE_COUNT + result_dtype
     kernels = int64_at(state.kernels)
     if kernels[index] == 0:
-        kernels[index] = resolve(st, op, dtype, result_dtype)
+        kernels[index] = _ask_for_code(st, op, dtype, result_dtype, frame)
     return kernels[index]
 
 
@@ -172,7 +200,7 @@ def kernel_of(st, op, dtype, result_dtype):
 def _infer(st, op, spec, frame):
     """Run the op's shape rule, compiled when it is first needed; return 0 or a status."""
     if spec.infer == 0:
-        spec.infer = resolve(st, op, -1, -1)
+        spec.infer = _ask_for_code(st, op, -1, -1, frame)
     if spec.infer == 0:
         return KERNEL_MISSING
     return call2(spec.infer, st, frame)
@@ -446,18 +474,14 @@ def _run_plain(st, op, spec, frame):
     words = int64_at(frame)
     first = slot_of(st, words[FRAME_INPUTS])
     dtype = types.int64(first.dtype)
-    kernel = kernel_of(st, op, dtype, dtype)
+    kernel = kernel_of(st, op, dtype, dtype, frame)
     if kernel == 0:
         return KERNEL_MISSING
     slot = new_slot(st)
     words[0] = slot
     row = slot_of(st, slot)
     row.dtype = dtype
-    row.ndim = first.ndim
-    for d in range(first.ndim):
-        shape_in(row)[d] = shape_in(first)[d]
-        strides_in(row)[d] = strides_in(first)[d]
-    row.numel = first.numel
+    copy_geometry(row, first)
     row.flags = CONTIGUOUS
     storage = new_storage(st, row.numel * item_bytes(dtype))
     if storage < 0:
@@ -491,7 +515,7 @@ def _run_elementwise(st, op, spec, frame, target):
         state_of(st).error_value0 = dtype
         return DTYPE_UNSUPPORTED
     result_dtype = _result_dtype(spec, frame, dtype)
-    kernel = kernel_of(st, op, dtype, result_dtype)
+    kernel = kernel_of(st, op, dtype, result_dtype, frame)
     if kernel == 0:
         return KERNEL_MISSING
     slot = new_slot(st)
@@ -521,17 +545,12 @@ def _alias_target(st, slot, target):
     if not same_shape(row, goal):
         state_of(st).error_slot0 = target
         return SHAPE_MISMATCH
-    row.storage = goal.storage
-    row.offset = goal.offset
-    row.numel = goal.numel
+    share_memory(st, row, goal)
     row.flags = goal.flags & (IS_VIEW | UNVERSIONED | INFERENCE | CONTIGUOUS)
     row.family = goal.family
     row.base = goal.base
     if row.base >= 0:
         retain_row(st, row.base)
-    for d in range(goal.ndim):
-        strides_in(row)[d] = strides_in(goal)[d]
-    storage_row(state_of(st).storages, goal.storage).refs += 1
     return 0
 
 
@@ -560,7 +579,7 @@ def _run_general(st, op, spec, frame, target):
             status = _alias_target(st, words[k], target) if target >= 0 and k == 0 else _allocate(st, words[k])
     kernel = 0
     if status >= 0:
-        kernel = kernel_of(st, op, dtype, result_dtype)
+        kernel = kernel_of(st, op, dtype, result_dtype, frame)
         status = call2(kernel, st, frame) if kernel != 0 else KERNEL_MISSING
     return min(status, 0)
 

@@ -34,7 +34,6 @@ from tapegrad.runtime.layout import (
     FRAME_ATTRIBUTE_COUNT,
     FRAME_INPUT_COUNT,
     FRAME_INPUTS,
-    MAX_NDIM,
     MAX_OUTPUTS,
     RECORD_SITES,
     SIZE_OVERFLOW,
@@ -58,6 +57,7 @@ from tapegrad.runtime.memory import (
     release,
     release_handle,
     retain,
+    share_memory,
     slot_of_handle,
 )
 from tapegrad.runtime.rebase import rebase as rebase_family
@@ -208,13 +208,16 @@ def emit_in_place(self, args, count):
     st = as_int64(self)
     handle = as_int64(int64_at(args)[1])
     old = slot_of_handle(st, handle)
+    retain(st, old)
     slot = _emit_args(st, args, count, 2, old, stack_words(3))
     if slot < 0:
+        release(st, old)
         return from_int64(slot)
     row = handle_row(state_of(st).handles, handle)
     replaced = types.int64(row.slot)  # another one than ``old`` if another thread has written meanwhile
     row.slot = slot
     release(st, replaced)
+    release(st, old)
     return from_int64(1 if slot != old else 0)
 
 
@@ -458,16 +461,8 @@ def detach_slot(self, args, count):
     source = slot_of(st, slot_of_handle(st, as_int64(objects[0])))
     slot = new_slot(st)
     row = slot_of(st, slot)
-    row.storage = source.storage
-    row.dtype = source.dtype
-    row.ndim = source.ndim
-    row.offset = source.offset
-    row.numel = source.numel
+    share_memory(st, row, source)
     row.flags = (source.flags & CONTIGUOUS) | as_int64(objects[1])
-    for d in range(MAX_NDIM):
-        shape_in(row)[d] = shape_in(source)[d]
-        strides_in(row)[d] = strides_in(source)[d]
-    storage_row(state_of(st).storages, row.storage).refs += 1
     return from_int64(new_handle(st, slot))
 
 

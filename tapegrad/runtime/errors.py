@@ -72,9 +72,6 @@ _MESSAGES: dict[int, Callable[[str], Exception]] = {
         f"{int(machine.state['error_value1'])}"
     ),
     layout.BAD_ARGUMENT: lambda op: RuntimeError(f"{op}: an argument has a value that the op does not accept"),
-    layout.EMPTY_REDUCTION: lambda op: IndexError(
-        f"{op}: Expected reduction dim to be specified for input.numel() == 0: an empty dimension has no such element"
-    ),
     layout.RESULT_DTYPE: lambda op: RuntimeError(
         f"{op}: result type {DTYPE_NAMES[int(machine.state['error_value0'])]} can't be cast to the dtype of the tensor "
         "that is written to"

@@ -55,7 +55,6 @@ SAME, FLOATING, TO_BOOL, TO_INT64, FROM_ATTRIBUTE = range(5)
     BAD_DIM,
     BAD_INDEX,
     BAD_ARGUMENT,
-    EMPTY_REDUCTION,
     RESULT_DTYPE,
     LEAF_IN_PLACE,
     LEAF_VIEW_IN_PLACE,
@@ -73,7 +72,7 @@ SAME, FLOATING, TO_BOOL, TO_INT64, FROM_ATTRIBUTE = range(5)
     NO_GRAD_VIEW,
     CUSTOM_VIEW,
     INFERENCE_IN_PLACE,
-) = range(-2, -29, -1)
+) = range(-2, -28, -1)
 
 STATE = np.dtype(
     [
@@ -142,8 +141,7 @@ ENTRY = np.dtype(
         ("words", "i8"),
         ("word_count", "i4"),
         ("results", "i4"),  # how many there are; see result_place
-        ("unused", "i4"),
-        ("saved", "i4"),  # bit k: the value of operand k; bit 16 + k: of result k
+        ("saved", "i8"),  # bit k: the value of operand k; bit 16 + k: of result k
         ("site", "i8"),
         ("sequence", "i8"),
     ]

@@ -26,6 +26,7 @@ from tapegrad.runtime.layout import (
     state_of,
     storage_row,
 )
+from tapegrad.runtime.strides import copy_geometry
 from tapegrad.runtime.threads import drop_owner
 
 _LARGEST = 1 << 45  # bytes: there are no size classes beyond
@@ -111,6 +112,16 @@ def new_slot(st):
     row.serial = state.serial_next
     state.serial_next += 1
     return slot
+
+
+@jit
+def share_memory(st, row, source):
+    """Make a new slot's row one over the memory of another, of the same dtype and geometry."""
+    copy_geometry(row, source)
+    row.dtype = source.dtype
+    row.offset = source.offset
+    row.storage = source.storage
+    storage_row(state_of(st).storages, row.storage).refs += 1
 
 
 @jit

@@ -13,7 +13,6 @@ from tapegrad.runtime.layout import (
     FRAME_INPUT_COUNT,
     FRAME_INPUTS,
     IS_VIEW,
-    MAX_NDIM,
     MAX_OUTPUTS,
     RECORD_SITES,
     REQUIRES_GRAD,
@@ -22,13 +21,20 @@ from tapegrad.runtime.layout import (
     entry_row,
     handle_row,
     result_place,
-    shape_in,
     slot_of,
     state_of,
     storage_row,
-    strides_in,
 )
-from tapegrad.runtime.memory import new_handle, new_slot, release, release_row, retain, retain_row, slot_of_handle
+from tapegrad.runtime.memory import (
+    new_handle,
+    new_slot,
+    release,
+    release_row,
+    retain,
+    retain_row,
+    share_memory,
+    slot_of_handle,
+)
 from tapegrad.runtime.reach import depends_on_others
 from tapegrad.runtime.tables import reserve
 from tapegrad.runtime.threads import ask_python
@@ -40,21 +46,13 @@ def _alias(st, source, keeps_family):
     slot = new_slot(st)
     row = slot_of(st, slot)
     old = slot_of(st, source)
-    row.storage = old.storage
-    row.dtype = old.dtype
-    row.ndim = old.ndim
-    row.offset = old.offset
-    row.numel = old.numel
+    share_memory(st, row, old)
     row.flags = old.flags & (CONTIGUOUS | UNVERSIONED | IS_VIEW)
     row.base = old.base
     if row.base >= 0:
         retain_row(st, row.base)
     if keeps_family:
         row.family = old.family
-    for d in range(MAX_NDIM):
-        shape_in(row)[d] = shape_in(old)[d]
-        strides_in(row)[d] = strides_in(old)[d]
-    storage_row(state_of(st).storages, row.storage).refs += 1
     return slot
 
 

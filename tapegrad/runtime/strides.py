@@ -42,6 +42,16 @@ def mark_layout(row):
 
 
 @jit
+def copy_geometry(row, source):
+    """Give a row the shape and the strides of another."""
+    row.ndim = source.ndim
+    row.numel = source.numel
+    for d in range(source.ndim):
+        shape_in(row)[d] = shape_in(source)[d]
+        strides_in(row)[d] = strides_in(source)[d]
+
+
+@jit
 def last_offset(row):
     """Return where in its storage the last element of a row that is not empty lies."""
     last = row.offset

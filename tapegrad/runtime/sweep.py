@@ -57,7 +57,16 @@ from tapegrad.runtime.layout import (
     state_of,
     storage_row,
 )
-from tapegrad.runtime.memory import free_saved, new_handle, release, release_handle, release_row, retain, slot_of_handle
+from tapegrad.runtime.memory import (
+    free_saved,
+    new_handle,
+    release,
+    release_handle,
+    release_row,
+    retain,
+    retain_row,
+    slot_of_handle,
+)
 from tapegrad.runtime.tables import reserve
 from tapegrad.runtime.threads import ask_python
 
@@ -86,7 +95,7 @@ def _add_into(st, total, gradient):
     words[FRAME_INPUTS] = total
     words[FRAME_INPUTS + 1] = gradient
     dtype = types.int64(slot_of(st, total).dtype)
-    kernel = kernel_of(st, ADD, dtype, dtype)
+    kernel = kernel_of(st, ADD, dtype, dtype, 0)
     if kernel == 0:
         return KERNEL_MISSING
     return run_elementwise(st, kernel, frame, total)
@@ -309,7 +318,7 @@ def _add_to_cotangent(st, rule, frame, total):
     words[0] = total
     words[FRAME_INPUTS + rule.count - 1] = total
     dtype = types.int64(slot_of(st, total).dtype)
-    kernel = kernel_of(st, types.int64(rule.op), dtype, dtype)
+    kernel = kernel_of(st, types.int64(rule.op), dtype, dtype, 0)
     return call2(kernel, st, frame) if kernel != 0 else KERNEL_MISSING
 
 
@@ -426,9 +435,11 @@ def _visit(st, entry, retain_graph):
     row = entry_row(state.entries, entry)
     words = int64_at(state.words + 8 * row.words)
     waiting = 0
+    waits = -1
     for k in range(row.results):
         result = words[result_place(words, k)]
         if result >= 0 and slot_of(st, result).cotangent >= 0:
+            waits = result
             waiting += 1
             status = _run_hooks(st, result)
             if status < 0:
@@ -440,10 +451,12 @@ def _visit(st, entry, retain_graph):
         if status < 0:
             return status
     state.pending -= waiting
+    retain_row(st, waits)  # a result keeps its entry, which must not go while it is read
     for k in range(row.results):
         result = words[result_place(words, k)]
         if result >= 0 and slot_of(st, result).cotangent >= 0:
             release(st, _take_cotangent(st, result))
+    release_row(st, waits)
     return 0
 
 
