@@ -166,7 +166,9 @@ class DataLoader:
     def _generators(self) -> list[Generator]:
         """Return the generators that an epoch may draw from; the default one in the place of None."""
         inner = getattr(self.batch_sampler, "sampler", None)
-        holders = [part for part in (self, self.sampler, self.batch_sampler, inner) if hasattr(part, "generator")]
+        holders: list[Any] = [
+            part for part in (self, self.sampler, self.batch_sampler, inner) if hasattr(part, "generator")
+        ]
         found = [holder.generator or thread_generator() for holder in holders]
         return list({id(generator): generator for generator in found}.values())
 
