@@ -257,6 +257,6 @@ def jit_sums(function: Callable[..., Any]) -> Callable[..., Any]:
     Without 'reassoc' it does not vectorise a sum of floats. The order depends on the loop's length and the processor
     alone, and several partial sums round less than one.
     """
-    helper = _Helper(function, {**OPTIONS, "fastmath": {*OPTIONS["fastmath"], "reassoc"}})
+    helper = _Helper(function, {**OPTIONS, "fastmath": {"contract", "nsz", "reassoc"}})
     functools.update_wrapper(helper, function)
     return helper

@@ -36,6 +36,7 @@ from tapegrad.runtime.layout import (
     REF_TEMPORARY,
     RULE_ROW,
     SAME,
+    ZERO_CONSTANT,
 )
 from tapegrad.runtime.machine import machine
 
@@ -353,6 +354,7 @@ _tables: list[Any] = []
 
 def finish_rules() -> None:
     """Trace the rules of the ops declared since the last call; a rule may emit ops of any file."""
+    assert _constant_code(0.0) == REF_CONSTANT + ZERO_CONSTANT
     while _unfinished:
         _store_rule(_unfinished.pop())
 

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tapegrad.kernels.loops import like, make_loop
+from tapegrad.kernels.loops import make_loop
 from tapegrad.kernels.reduce_loops import make_reduction
 from tapegrad.kernels.reduce_plan import broadcast_strides
 from tapegrad.kernels.reduce_sum import sum_parts
-from tapegrad.native.dtypes import BOOL
+from tapegrad.native.dtypes import BOOL, POINTERS, SCALARS
 from tapegrad.native.pointers import stack_words
 from tapegrad.ops.elementwise import elementwise
 from tapegrad.ops.registry import Op, declare
@@ -24,6 +24,18 @@ from tapegrad.runtime.layout import (
     state_of,
     strides_in,
 )
+
+
+def _zeros_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
+    pointer, zero = POINTERS[dtype], SCALARS[dtype](0)
+
+    def kernel(st, frame):
+        y = pointer(data_address(st, output_slot(frame, 0)))
+        for i in range(np.uintp(slot_of(st, output_slot(frame, 0)).numel)):
+            y[i] = zero
+        return 0
+
+    return kernel
 
 
 def _convert_loop(dtype: int, result_dtype: int) -> Callable[..., int]:
@@ -60,12 +72,16 @@ elementwise(
     public=False,
     math="w",
 )
-elementwise(
-    "zeros_like",
-    lambda x: like(0, x),
-    public=False,
-    math="0",
-)
+
+
+def like_first(st, frame):
+    """The result has the shape of the first operand."""
+    result = slot_of(st, output_slot(frame, 0))
+    model = slot_of(st, input_slot(frame, 0))
+    result.ndim = model.ndim
+    for d in range(model.ndim):
+        shape_in(result)[d] = shape_in(model)[d]
+    return 0
 
 
 def like_second(st, frame):
@@ -76,6 +92,20 @@ def like_second(st, frame):
     for d in range(model.ndim):
         shape_in(result)[d] = shape_in(model)[d]
     return 0
+
+
+declare(  # reads no memory: the gradient that a result did not get is zeros even where the result is gone
+    Op(
+        name="zeros_like",
+        inputs=("input",),
+        kind=GENERAL,
+        infer=like_first,
+        kernel=_zeros_kernel,
+        shape_only=("input",),
+        public=False,
+        math="0",
+    )
+)
 
 
 def _sum_to_shape_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:

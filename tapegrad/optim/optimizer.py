@@ -79,8 +79,7 @@ class Optimizer:
     """
 
     _scalar_state: tuple[str, ...] = ()  # names of state that is kept in tensors of one element
-    _scheduled = False  # whether a schedule was attached
-    _opt_called = False  # whether step was called since then
+    _opt_called = False  # whether step was called since a schedule was attached
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -47,6 +47,7 @@ from tapegrad.runtime.layout import (
     REQUIRES_GRAD,
     SUM_TO_SHAPE,
     VERSION_MISMATCH,
+    ZERO_CONSTANT,
     ZEROS_LIKE,
     entry_row,
     literal_in,
@@ -240,20 +241,30 @@ def _any_cotangent(st, entry_words):
 
 
 @jit
+def _constant(st, entry_words, k):
+    """Return the slot of a rule's number in the dtype of the cotangents."""
+    wide = slot_of(st, _any_cotangent(st, entry_words)).dtype == FLOAT64
+    return int64_at(state_of(st).constants)[2 * k + (1 if wide else 0)]
+
+
+@jit
 def _resolve(st, reference, entry_words, operand, temporaries, used):
-    """Return the slot that a reference of a rule stands for; a missing cotangent becomes zeros."""
-    state = state_of(st)
+    """Return the slot that a reference of a rule stands for.
+
+    A missing cotangent becomes zeros, a single one where the result itself is gone and its shape with it.
+    """
     words = int64_at(entry_words)
     kept = int64_at(temporaries)
     if reference >= REF_CONSTANT:
-        wide = slot_of(st, _any_cotangent(st, entry_words)).dtype == FLOAT64
-        return int64_at(state.constants)[2 * (reference - REF_CONSTANT) + (1 if wide else 0)]
+        return _constant(st, entry_words, reference - REF_CONSTANT)
     if reference >= REF_TEMPORARY:
         return kept[reference - REF_TEMPORARY]
     if reference >= REF_COTANGENT:
         result = words[reference - REF_COTANGENT]
         if result >= 0 and slot_of(st, result).cotangent >= 0:
             return types.int64(slot_of(st, result).cotangent)
+        if result < 0:
+            return _constant(st, entry_words, ZERO_CONSTANT)
         zeros = used + reference - REF_COTANGENT
         if kept[zeros] < 0:
             kept[zeros] = emit_one(st, ZEROS_LIKE, result, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,7 @@ def read_archive(data: NDArray[np.uint8], file: str) -> Any:
         with zipfile.ZipFile(io.BytesIO(data.tobytes())) as archive:
             reader = _Archive(archive, file, data.size)
             return PlainReader(reader.record("data.pkl"), file, reader.tensor).read()
-    except CheckpointError:
-        raise
-    except Exception as error:  # zipfile meets damage with exceptions of many kinds
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, UnicodeError) as error:
         raise CheckpointError(f"{file}: a damaged zip file: {error}") from None
 
 
