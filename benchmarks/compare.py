@@ -2,7 +2,7 @@
 
 Run: python benchmarks/compare.py [--quick] [section ...]
 
-Sections: dispatch, matmul, maths, bandwidth, start, memory. One thread, float32 unless a line says otherwise.
+Sections: dispatch, small, matmul, maths, bandwidth, start, memory. One thread, float32 unless a line says otherwise.
 Contestants take turns in each round within one process; medians and their ratios are printed (ratio: the other's time
 over ours).
 """
@@ -87,6 +87,14 @@ def dispatch(quick: bool) -> None:
 
 def _script(name: str, quick: bool) -> None:
     subprocess.run([sys.executable, str(HERE / name), *(["--quick"] if quick else [])], check=False)
+
+
+def small(quick: bool) -> None:
+    """The functions that scripts use most, on tensors of 3 and of 1,000 elements."""
+    if torch is None:
+        print("small: install torch for the comparison")
+        return
+    _script("measure_small.py", quick)
 
 
 def matmul(quick: bool) -> None:
@@ -226,6 +234,7 @@ def memory(quick: bool) -> None:
 
 SECTIONS = {
     "dispatch": dispatch,
+    "small": small,
     "matmul": matmul,
     "maths": maths,
     "bandwidth": bandwidth,

@@ -28,6 +28,12 @@ new_tuple = symbol("PyTuple_New", _i64, _i64)
 tuple_item = symbol("PyTuple_GetItem", _i64, _i64, _i64)
 error_occurred = symbol("PyErr_Occurred", _i64)
 clear_error = symbol("PyErr_Clear", _i64)
+from_bool = symbol("PyBool_FromLong", _i64, _i64)
+new_list = symbol("PyList_New", _i64, _i64)
+list_size = symbol("PyList_Size", _i64, _i64)
+list_item = symbol("PyList_GetItem", _i64, _i64, _i64)
+set_list_item = symbol("PyList_SetItem", types.int32, _i64, _i64, _i64)
+hold_object = symbol("Py_IncRef", types.void, _i64)
 set_tuple_item = symbol("PyTuple_SetItem", types.int32, _i64, _i64, _i64)
 
 
@@ -50,6 +56,7 @@ def type_object(name: str) -> Callable[..., Any]:
 
 long_type, float_type = type_object("PyLong_Type"), type_object("PyFloat_Type")
 bool_type, tuple_type = type_object("PyBool_Type"), type_object("PyTuple_Type")
+list_type = type_object("PyList_Type")
 none = type_object("_Py_NoneStruct")
 
 
@@ -96,12 +103,19 @@ __all__ = [
     "error_occurred",
     "fast_function",
     "float_type",
+    "from_bool",
     "from_float64",
     "from_int64",
+    "hold_object",
     "int64_at",
+    "list_item",
+    "list_size",
+    "list_type",
     "long_type",
+    "new_list",
     "new_tuple",
     "none",
+    "set_list_item",
     "set_tuple_item",
     "tuple_item",
     "tuple_type",

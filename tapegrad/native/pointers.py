@@ -71,21 +71,22 @@ def words_in(field: str) -> Callable[..., Any]:
     return words
 
 
-def _caller(count: int) -> Callable[..., Any]:
-    """Return an intrinsic ``call(address, a0, ..., a{count-1})`` of an ``int64(int64, ...)`` function."""
+def caller(returns: Any, *arguments: Any) -> Callable[..., Any]:
+    """Return an intrinsic ``call(address, a0, ...)`` of a C function of these types."""
 
     def build(context, builder, signature, args):
-        pointer = ir.FunctionType(_I64, [_I64] * count).as_pointer()
+        value_types = [context.get_value_type(t) for t in arguments]
+        pointer = ir.FunctionType(context.get_value_type(returns), value_types).as_pointer()
         return builder.call(builder.inttoptr(args[0], pointer), list(args[1:]))
 
-    signature = types.int64(*([types.int64] * (count + 1)))
-    names = ", ".join(f"a{k}" for k in range(count))
+    signature = returns(types.int64, *arguments)
+    names = ", ".join(f"a{k}" for k in range(len(arguments)))
     scope = {"build": build, "signature": signature}
     exec(f"def call(typing_context, address, {names}):\n    return signature, build", scope)
     return intrinsic(scope["call"])
 
 
-call1, call2, call3, call4 = (_caller(count) for count in (1, 2, 3, 4))
+call1, call2, call3, call4 = (caller(types.int64, *[types.int64] * count) for count in (1, 2, 3, 4))
 
 
 def symbol(name: str, returns: Any, *arguments: Any) -> Callable[..., Any]:

@@ -23,10 +23,11 @@ from tapegrad.runtime.entry_points import ENTRY_POINTS
 from tapegrad.runtime.python_entries import PYTHON_ENTRY_POINTS
 from tapegrad.runtime.sweep import sweep
 from tapegrad.runtime.sweep_entries import SWEEP_ENTRY_POINTS
+from tapegrad.runtime.value_entries import VALUE_ENTRY_POINTS
 
 _FOUR_INTS = "int64(int64, int64, int64, int64)"
 
-_ENTRY_POINTS = ENTRY_POINTS | PYTHON_ENTRY_POINTS | SWEEP_ENTRY_POINTS
+_ENTRY_POINTS = ENTRY_POINTS | PYTHON_ENTRY_POINTS | SWEEP_ENTRY_POINTS | VALUE_ENTRY_POINTS
 ENTRY_NAMES = tuple(_ENTRY_POINTS)
 
 CORE: dict[str, tuple[Callable[..., Any], str]] = {

@@ -62,6 +62,11 @@ def dtype_of(value: Any) -> dtype:
         raise TypeError(f"{value!r} is not a dtype of tapegrad: it has {names}") from None
 
 
+def native_dtype(numpy_dtype: np.dtype[Any]) -> dtype | None:
+    """Return the dtype of NumPy's, which must have the native byte order; None if there is none."""
+    return _BY_NUMPY.get(numpy_dtype)
+
+
 def dtype_of_array(array: npt.NDArray[Any]) -> dtype:
     """Return the dtype of a NumPy array; TypeError, with what to do, if tapegrad has none for it."""
     found = _BY_NUMPY.get(array.dtype.newbyteorder("="))

@@ -7,7 +7,7 @@ Operands come as ints (handles), as 1-tuples of a Python number (which becomes a
 from numba import types
 
 from tapegrad.native.cache import jit
-from tapegrad.native.dtypes import BOOL, FLOAT32, FLOAT64, INT32, INT64
+from tapegrad.native.dtypes import BOOL, FLOAT64, INT64
 from tapegrad.native.fastcall import (
     as_float64,
     as_int64,
@@ -15,7 +15,6 @@ from tapegrad.native.fastcall import (
     clear_error,
     error_occurred,
     float_type,
-    from_float64,
     from_int64,
     new_tuple,
     none,
@@ -50,7 +49,6 @@ from tapegrad.runtime.layout import (
 )
 from tapegrad.runtime.memory import (
     drain,
-    foreign_storage,
     new_handle,
     new_slot,
     new_storage,
@@ -61,7 +59,7 @@ from tapegrad.runtime.memory import (
     slot_of_handle,
 )
 from tapegrad.runtime.rebase import rebase as rebase_family
-from tapegrad.runtime.strides import mark_layout, set_contiguous
+from tapegrad.runtime.strides import set_contiguous
 from tapegrad.runtime.sweep import give, mark_needed
 from tapegrad.runtime.tables import reserve
 from tapegrad.runtime.threads import ask_python, enter_thread, modes_of, set_modes
@@ -253,27 +251,6 @@ def new_tensor(self, args, count):
     return from_int64(new_handle(st, slot))
 
 
-def wrap_memory(self, args, count):
-    """wrap_memory(dtype, address, bytes, owner, read_only, ndim, *shape, *strides) -> handle over memory of Python's"""
-    st = as_int64(self)
-    objects = int64_at(args)
-    status = reserve(st, 1)
-    if status < 0:
-        return from_int64(status)
-    slot = new_slot(st)
-    row = slot_of(st, slot)
-    row.dtype = as_int64(objects[0])
-    row.ndim = as_int64(objects[5])
-    for d in range(row.ndim):
-        shape_in(row)[d] = as_int64(objects[6 + d])
-        strides_in(row)[d] = as_int64(objects[6 + row.ndim + d])
-    mark_layout(row)
-    row.storage = foreign_storage(
-        st, as_int64(objects[1]), as_int64(objects[2]), -1, as_int64(objects[3]), as_int64(objects[4])
-    )
-    return from_int64(new_handle(st, slot))
-
-
 def shape_of(self, args, count):
     """shape_of(handle) -> tuple"""
     st = as_int64(self)
@@ -347,47 +324,6 @@ def dtype_of(self, args, count):
     """dtype_of(handle) -> dtype code"""
     st = as_int64(self)
     return from_int64(slot_of(st, slot_of_handle(st, as_int64(int64_at(args)[0]))).dtype)
-
-
-def item_of(self, args, count):
-    """item_of(handle) -> Python number of a tensor of one element"""
-    st = as_int64(self)
-    slot = slot_of_handle(st, as_int64(int64_at(args)[0]))
-    dtype = slot_of(st, slot).dtype
-    address = data_address(st, slot)
-    if dtype == FLOAT32:
-        return from_float64(types.float64(_float32_at(address)[0]))
-    if dtype == FLOAT64:
-        return from_float64(float64_at(address)[0])
-    if dtype == INT64:
-        return from_int64(int64_at(address)[0])
-    if dtype == INT32:
-        return from_int64(types.int64(_int32_at(address)[0]))
-    return from_int64(types.int64(_uint8_at(address)[0]))
-
-
-def set_item(self, args, count):
-    """set_item(handle, number): write the number into the first element of a tensor"""
-    st = as_int64(self)
-    objects = int64_at(args)
-    slot = slot_of_handle(st, as_int64(objects[0]))
-    dtype = slot_of(st, slot).dtype
-    address = data_address(st, slot)
-    if dtype >= FLOAT32:
-        value = as_float64(objects[1])
-        if dtype == FLOAT32:
-            _float32_at(address)[0] = value
-        else:
-            float64_at(address)[0] = value
-        return from_int64(0)
-    whole = as_int64(objects[1])
-    if dtype == INT64:
-        int64_at(address)[0] = whole
-    elif dtype == INT32:
-        _int32_at(address)[0] = whole
-    else:
-        _uint8_at(address)[0] = whole
-    return from_int64(0)
 
 
 def handle_of_slot(self, args, count):
@@ -531,15 +467,12 @@ ENTRY_POINTS = {
     "emit_several": emit_several,
     "release": release_tensor,
     "new_tensor": new_tensor,
-    "wrap_memory": wrap_memory,
     "shape_of": shape_of,
     "strides_of": strides_of,
     "fields_of": fields_of,
     "flags_of": flags_of,
     "set_flags": set_flags,
     "dtype_of": dtype_of,
-    "item_of": item_of,
-    "set_item": set_item,
     "handle_of_slot": handle_of_slot,
     "retain_slot": retain_slot,
     "share_handle": share_handle,

@@ -10,12 +10,14 @@ import numpy.typing as npt
 
 from tapegrad.ops.calls import check_ndim, functions
 from tapegrad.runtime.dtype import dtype as DType
-from tapegrad.runtime.dtype import dtype_of, dtype_of_array, get_default_dtype, int64
+from tapegrad.runtime.dtype import dtype_of, dtype_of_array, get_default_dtype, int64, native_dtype
 from tapegrad.runtime.errors import raise_status
 from tapegrad.runtime.handle import Tensor, wrap
 from tapegrad.runtime.layout import INFERENCE, REQUIRES_GRAD
 from tapegrad.runtime.machine import machine
 
+_tensor_of, _wrap_array = machine.tensor_of, machine.wrap_array
+_QUICK = frozenset((float, int, bool, list))  # what machine.tensor_of may know what to do with
 _ADDRESS = 8  # position of the address among fields_of
 _INFERENCE_MODE = 2  # bit of machine.modes()
 
@@ -43,7 +45,15 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
         tensor([[1., 2.],
                 [3., 4.]])
     """
-    check_device(device)
+    if device is not None:
+        check_device(device)
+    if dtype is None and type(data) in _QUICK:
+        handle = _tensor_of(data)
+        if handle >= 0:
+            result = wrap(handle)
+            if requires_grad:
+                require_grad(result)
+            return result
     array = _array(data, dtype)
     result = copy_of_array(array)
     if requires_grad:
@@ -73,6 +83,13 @@ def from_numpy(array: npt.NDArray[Any]) -> Tensor:
     """
     if not isinstance(array, np.ndarray):
         raise TypeError(f"expected np.ndarray (got {type(array).__name__})")
+    quick = native_dtype(array.dtype)
+    if quick is not None:
+        owner = machine.keep(array)
+        handle = _wrap_array(array, quick.code, owner)
+        if handle >= 0:
+            return wrap(handle)
+        machine.owners.pop(owner)
     dtype = dtype_of_array(array)
     if not array.dtype.isnative:
         raise ValueError("given numpy array has byte order different from the native byte order: convert it first")
@@ -84,27 +101,7 @@ def from_numpy(array: npt.NDArray[Any]) -> Tensor:
     if any(stride % dtype.itemsize for stride in array.strides):
         raise ValueError("given numpy array strides not a multiple of the element byte size: copy the array first")
     check_ndim(array.ndim, "from_numpy")
-    return _over_memory(array, dtype)
-
-
-def _over_memory(array: npt.NDArray[Any], dtype: DType) -> Tensor:
-    strides = [stride // dtype.itemsize for stride in array.strides]
-    extent = sum((length - 1) * stride for length, stride in zip(array.shape, strides, strict=True)) + 1
-    size = extent * dtype.itemsize if array.size else 0
-    owner = machine.keep(array)
-    handle = machine.wrap_memory(
-        dtype.code,
-        array.__array_interface__["data"][0],
-        size,
-        owner,
-        int(not array.flags.writeable),
-        array.ndim,
-        *array.shape,
-        *strides,
-    )
-    if handle < 0:
-        raise_status(handle)
-    return wrap(handle)
+    raise TypeError(f"can't convert np.ndarray of type {array.dtype}")
 
 
 def _array(data: Any, dtype: Any) -> npt.NDArray[Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tapegrad.native.dtypes import BOOL, FLOAT32
+from tapegrad.native.dtypes import FLOAT32
 from tapegrad.ops.calls import call, function, functions, tensor_method
 from tapegrad.ops.registry import registry
 from tapegrad.runtime.dtype import DTYPES, bool_, dtype_of, float32, float64, int32, int64, uint8
@@ -17,28 +18,27 @@ from tapegrad.runtime.layout import REQUIRES_GRAD
 from tapegrad.runtime.machine import machine
 from tapegrad.tensor.construct import check_device
 
-_ADDRESS, _READ_ONLY = 8, 15
+_detach_slot, _flags_of, _array_of = machine.detach_slot, machine.flags_of, machine.array_of
+_item_of, _numbers_of, _shape_of = machine.item_of, machine.numbers_of, machine.shape_of
 
 
-class _Memory:
-    """Lends a tensor's memory to NumPy and keeps it alive as long as an array uses it."""
+def _numpy_api() -> tuple[int, int]:
+    """Return the addresses of PyArray_New and PyArray_SetBaseObject: places 93 and 282 of NumPy's table."""
+    core: Any = getattr(np, "_core", None) or np.core  # the name in NumPy 2, that in NumPy 1
+    capsule = core._multiarray_umath._ARRAY_API
+    get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    get_pointer.restype, get_pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    table = (ctypes.c_void_p * 283).from_address(get_pointer(capsule, None))
+    return int(table[93] or 0), int(table[282] or 0)
 
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = wrap(machine.detach_slot(tensor._handle, 0))
-        fields = machine.fields_of(tensor._handle)
-        dtype = DTYPES[fields[1]]
-        self.__array_interface__ = {
-            "version": 3,
-            "shape": machine.shape_of(tensor._handle),
-            "strides": tuple(stride * dtype.itemsize for stride in machine.strides_of(tensor._handle)),
-            "typestr": dtype.numpy.str,
-            "data": (fields[_ADDRESS], bool(fields[_READ_ONLY])),
-        }
+
+_ARRAY_ARGUMENTS = (*_numpy_api(), np.ndarray, None, [dtype.numpy.num for dtype in DTYPES])
 
 
 def array_of(tensor: Tensor) -> npt.NDArray[Any]:
-    """Return a NumPy array over a tensor's memory, whether or not it requires a gradient."""
-    return np.asarray(_Memory(tensor))
+    """Return a NumPy array over a tensor's memory, whether or not it requires a gradient; it keeps the memory alive."""
+    keeper = wrap(_detach_slot(tensor._handle, 0))
+    return _array_of(keeper._handle, keeper, *_ARRAY_ARGUMENTS)
 
 
 functions["_array_of"] = array_of
@@ -54,7 +54,7 @@ def numpy(self: Tensor, *, force: bool = False) -> npt.NDArray[Any]:
     Raises:
         RuntimeError: the tensor requires a gradient and ``force`` is false.
     """
-    if machine.flags_of(self._handle) & REQUIRES_GRAD and not force:
+    if _flags_of(self._handle) & REQUIRES_GRAD and not force:
         raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
     return array_of(self)
 
@@ -105,36 +105,43 @@ Tensor.__array_ufunc__ = _no_ufunc  # type: ignore[attr-defined]
 @tensor_method("item")
 def item(self: Tensor) -> Any:
     """Return the value of a tensor of one element as a Python number; RuntimeError for other sizes."""
-    count = self.numel()
-    if count != 1:
-        raise RuntimeError(f"a Tensor with {count} elements cannot be converted to Scalar")
-    value = machine.item_of(self._handle)
-    return bool(value) if machine.dtype_of(self._handle) == BOOL else value
+    value = _item_of(self._handle)
+    if value == ():
+        raise RuntimeError(f"a Tensor with {self.numel()} elements cannot be converted to Scalar")
+    return value
 
 
 @tensor_method("tolist")
 def tolist(self: Tensor) -> Any:
     """Return the numbers as nested lists, or as a number for a 0-d tensor."""
-    return array_of(self).tolist()
+    numbers = _numbers_of(self._handle)
+    shape = _shape_of(self._handle)
+    if not shape:
+        return numbers[0]
+    if 0 in shape:
+        return array_of(self).tolist()
+    for length in shape[:0:-1]:
+        numbers = [numbers[k : k + length] for k in range(0, len(numbers), length)]
+    return numbers
 
 
 @tensor_method("__bool__")
 def _truth(self: Tensor) -> bool:
-    count = self.numel()
-    if count != 1:
-        kind = "no values" if count == 0 else "more than one value"
+    value = _item_of(self._handle)
+    if value == ():
+        kind = "no values" if self.numel() == 0 else "more than one value"
         raise RuntimeError(f"Boolean value of Tensor with {kind} is ambiguous")
-    return bool(machine.item_of(self._handle))
+    return bool(value)
 
 
 @tensor_method("__float__")
 def _float(self: Tensor) -> float:
-    return float(self.item())
+    return float(item(self))
 
 
 @tensor_method("__int__")
 def _int(self: Tensor) -> int:
-    return int(self.item())
+    return int(item(self))
 
 
 @tensor_method("__index__")

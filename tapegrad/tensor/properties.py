@@ -14,6 +14,7 @@ from tapegrad.runtime.layout import CONTIGUOUS, INFERENCE, IS_VIEW, REQUIRES_GRA
 from tapegrad.runtime.machine import machine
 from tapegrad.tensor.construct import require_grad
 
+_shape_of, _numel_of = machine.shape_of, machine.numel_of
 _FIELD = {name: position for position, name in enumerate(FIELDS)}
 
 
@@ -73,13 +74,15 @@ def field(tensor: Tensor, name: str) -> int:
 
 
 def _shape(self: Tensor) -> Size:
-    return Size(machine.shape_of(self._handle))
+    return Size(_shape_of(self._handle))
 
 
 def _size(self: Tensor, dim: int | None = None) -> Any:
     """Return the shape, or the length along one dimension."""
-    shape = machine.shape_of(self._handle)
-    return Size(shape) if dim is None else shape[normal_dim(dim, len(shape))]
+    shape = _shape_of(self._handle)
+    if dim is None:
+        return Size(shape)
+    return shape[dim] if 0 <= dim < len(shape) else shape[normal_dim(dim, len(shape))]
 
 
 def _stride(self: Tensor, dim: int | None = None) -> Any:
@@ -90,12 +93,12 @@ def _stride(self: Tensor, dim: int | None = None) -> Any:
 
 def _dim(self: Tensor) -> int:
     """Return the number of dimensions."""
-    return len(machine.shape_of(self._handle))
+    return len(_shape_of(self._handle))
 
 
 def _numel(self: Tensor) -> int:
     """Return the number of elements."""
-    return field(self, "numel")
+    return _numel_of(self._handle)
 
 
 def _dtype(self: Tensor) -> DType:
