@@ -3,7 +3,7 @@
 from math import e, inf, nan, pi
 from typing import Any
 
-from tapegrad import autograd, func, linalg, nn, optim, serialization, special, utils
+from tapegrad import autograd, datasets, func, linalg, nn, optim, serialization, special, utils
 from tapegrad.autograd import (
     enable_grad,
     inference_mode,
@@ -70,6 +70,7 @@ __all__ = [
     "as_tensor",
     "autograd",
     "can_cast",
+    "datasets",
     "device",
     "dtype",
     "e",

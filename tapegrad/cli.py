@@ -59,7 +59,7 @@ def _whole_number(least: int) -> Callable[[str], int]:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from tapegrad.demo.data import MissingExtraError
+    from tapegrad.datasets import MissingExtraError
     from tapegrad.demo.run import run_demo
     from tapegrad.demo.train import Settings
 

