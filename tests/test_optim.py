@@ -2,6 +2,8 @@
 
 import copy
 import itertools
+import pickle
+import re
 
 import numpy as np
 import pytest
@@ -9,6 +11,9 @@ from optim_formulas import FORMULAS
 
 import tapegrad as tg
 from tapegrad import optim
+from tapegrad.ops.updates_adam import ADAM
+from tapegrad.optim.group import run_update
+from tapegrad.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 SHAPES = ((3, 4), (5,), (), (0,), (2, 1, 3))
 OPTIONS = [
@@ -404,54 +409,272 @@ def test_names_and_text():
     assert "AdamW (\nParameter Group 0\n    amsgrad: False" in repr(optimizer)
 
 
-SCHEDULES = [
-    ("LambdaLR", (lambda step: 0.9**step,)),
-    ("StepLR", (4, 0.5)),
-    ("CosineAnnealingLR", (10, 0.01)),
-    ("OneCycleLR", (0.5, 25)),
-    ("OneCycleLR", ([0.5], None, 5, 5, 0.4, "linear")),
-]
-
-
-@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
-@pytest.mark.parametrize(("name", "options"), SCHEDULES, ids=lambda case: str(case)[:20])
-def test_schedules_are_torch_s(name, options, optimizer):
+@CASES
+def test_state_travels_from_here_to_torch(name, options):
     torch = pytest.importorskip("torch")
-    rows = []
-    for library in (tg, torch):
-        w = library.tensor([1.0], requires_grad=True)
-        momentum = {"momentum": 0.9} if optimizer == "SGD" else {}
-        chosen = getattr(library.optim, optimizer)([w], lr=0.2, **momentum)
-        schedule = getattr(library.optim.lr_scheduler, name)(chosen, *options)
-        rows.append([])
-        for _ in range(24):
-            (group,) = chosen.param_groups
-            rows[-1].append((group["lr"], schedule.get_last_lr()[0], group.get("momentum", group.get("betas", [0])[0])))
-            w.grad = library.tensor([1.0])
-            chosen.step()
-            schedule.step()
-    np.testing.assert_allclose(*rows, rtol=1e-9, atol=1e-15)
+    numbers = draws(3, "float64", SHAPES[:3])
+    start, *gradients, last = itertools.islice(numbers, 5)
+    ours = parameters(start)
+    first = getattr(optim, name)(ours, lr=0.05, **options)
+    for gradient in gradients:
+        give(ours, gradient)
+        first.step()
+    exported = copy.deepcopy(first.state_dict())
+    for state in exported["state"].values():
+        state.update({key: torch.from_numpy(value.numpy().copy()) for key, value in state.items()})
+    theirs = [torch.tensor(value.copy(), requires_grad=True) for value in values(ours)]
+    second = getattr(torch.optim, name)(theirs, lr=1.0)
+    second.load_state_dict(exported)
+    give(ours, last)
+    for param, gradient in zip(theirs, last, strict=True):
+        param.grad = torch.tensor(gradient)
+    first.step()
+    second.step()
+    for param, value in zip(theirs, values(ours), strict=True):
+        np.testing.assert_allclose(value, param.detach().numpy(), rtol=1e-7, atol=1e-9)
 
 
-def test_schedules_go_on_from_their_state():
-    rates = []
-    for broken_off in (False, True):
-        optimizer = optim.SGD(parameters([np.ones(1)]), lr=0.2)
-        schedule = optim.lr_scheduler.StepLR(optimizer, 3)
-        for k in range(7):
-            if broken_off and k == 4:
-                state = schedule.state_dict()
-                schedule = optim.lr_scheduler.StepLR(optimizer, 100)
-                schedule.load_state_dict(state)
-            schedule.step()
-        rates.append(schedule.get_last_lr())
-    assert rates[0] == rates[1]
-    assert rates[0] == pytest.approx([0.002])
+@pytest.mark.parametrize("name", ["NAdam", "ASGD", "Adam"])
+def test_scalars_of_the_state_have_torch_s_dtype(name):
+    (w,) = parameters([np.ones(2)])
+    for dtype in (tg.float32, tg.float64):
+        before = tg.get_default_dtype()
+        tg.set_default_dtype(dtype)
+        try:
+            optimizer = getattr(optim, name)([w], lr=0.1)
+            give([w], [np.ones(2)])
+            optimizer.step()
+        finally:
+            tg.set_default_dtype(before)
+        scalars = [value for value in optimizer.state[w].values() if value.dim() == 0]
+        assert scalars and all(value.dtype is dtype for value in scalars)
 
 
-def test_schedules_without_a_length_are_refused():
-    optimizer = optim.SGD(parameters([np.ones(1)]), momentum=0.9)
-    with pytest.raises(ValueError, match="You must define either total_steps OR"):
-        optim.lr_scheduler.OneCycleLR(optimizer, 0.1)
-    with pytest.raises(ValueError, match="Expected 1 lr_lambdas, but got 2"):
-        optim.lr_scheduler.LambdaLR(optimizer, [abs, abs])
+def test_threads_change_no_bit():
+    rng = np.random.default_rng(0)
+    shapes = [(300_000,), (7,), (1000, 130), (65536,), (3, 3)]
+    start, gradients = ([rng.standard_normal(shape).astype("float32") for shape in shapes] for _ in range(2))
+    found = []
+    before = tg.get_num_threads()
+    try:
+        for threads in (1, 3):
+            tg.set_num_threads(threads)
+            params = parameters(start)
+            optimizer = optim.Adam(params, lr=0.1, amsgrad=True)
+            for _ in range(3):
+                give(params, gradients)
+                optimizer.step()
+            found.append(values(params))
+    finally:
+        tg.set_num_threads(before)
+    for one, three in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, three)
+
+
+def test_what_changes_between_steps_is_read_from_memory():
+    """The same emission again, without any Python of the optimiser's, goes on where the last one stopped."""
+    numbers = draws(6)
+    start, *gradients = itertools.islice(numbers, 5)
+    one, two = parameters(start), parameters(start)
+    first, second = optim.Adam(one, lr=0.1), optim.Adam(two, lr=0.1)
+    give(two, gradients[0])
+    second.step()
+    memory = second._numbers[0].tensor
+    rows = second._rows(second.param_groups[0], ("exp_avg", "exp_avg_sq", "step"), memory._handle)
+    for k, gradient in enumerate(gradients):
+        give(one, gradient)
+        first.param_groups[0]["lr"] = 0.1 / (k + 1)
+        first.step()
+        if k > 0:
+            memory[0] = 0.1 / (k + 1)
+            for param, array in zip(two, gradient, strict=True):
+                param.grad.copy_(tg.tensor(array))
+            run_update(ADAM, rows)
+    for value, expected in zip(values(two), values(one), strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+
+@pytest.mark.parametrize("how", ["deepcopy", "pickle"])
+@pytest.mark.parametrize(("name", "options"), [("Adam", {"amsgrad": True}), ("SGD", {"momentum": 0.9}), ("ASGD", {})])
+def test_copies_go_on_alike_and_apart(name, options, how):
+    params = parameters([np.ones(3), np.ones(2)])
+    optimizer = getattr(optim, name)([{"params": params[:1]}, {"params": params[1:], "lr": 0.5}], lr=0.1, **options)
+    give(params, [np.ones(3), np.ones(2)])
+    optimizer.step()
+    twin = copy.deepcopy(optimizer) if how == "deepcopy" else pickle.loads(pickle.dumps(optimizer))
+    others = [param for group in twin.param_groups for param in group["params"]]
+    assert not {id(param) for param in params} & {id(param) for param in others}
+    give(others, [np.ones(3), np.ones(2)])
+    before = values(params)[0].copy()
+    twin.step()
+    np.testing.assert_array_equal(values(params)[0], before)
+    give(params, [np.ones(3), np.ones(2)])
+    optimizer.step()
+    for value, expected in zip(values(others), values(params), strict=True):
+        np.testing.assert_array_equal(value, expected)
+    assert repr(twin) == repr(optimizer)
+
+
+def test_hooks_are_called_around_steps_and_states():
+    (w,) = parameters([np.ones(2)])
+    optimizer = optim.SGD([w], lr=0.5)
+    called = []
+    hooks = [
+        optimizer.register_step_pre_hook(lambda o, args, kwargs: called.append(("pre", len(args), kwargs))),
+        optimizer.register_step_post_hook(lambda o, args, kwargs: called.append(("post", w.tolist()))),
+        register_optimizer_step_pre_hook(lambda o, args, kwargs: called.append("any pre")),
+        register_optimizer_step_post_hook(lambda o, args, kwargs: called.append("any post")),
+    ]
+    give([w], [np.ones(2)])
+    optimizer.step()
+    assert called == ["any pre", ("pre", 1, {}), ("post", [0.5, 0.5]), "any post"]
+    for hook in hooks:
+        hook.remove()
+    optimizer.step()
+    assert len(called) == 4
+    changed = optimizer.register_step_pre_hook(lambda o, args, kwargs: ((args[0], lambda: 7), {}))
+    assert optimizer.step() == 7
+    changed.remove()
+    optimizer.register_step_pre_hook(lambda o, args, kwargs: 3)
+    with pytest.raises(RuntimeError, match="must return None or a tuple"):
+        optimizer.step()
+
+
+def test_hooks_see_and_change_states():
+    (w,) = parameters([np.ones(2)])
+    optimizer = optim.SGD([w], lr=0.5)
+    order = []
+    optimizer.register_state_dict_pre_hook(lambda o: order.append("before"))
+    optimizer.register_state_dict_post_hook(lambda o, state: {**state, "more": 1})
+    optimizer.register_state_dict_post_hook(lambda o, state: order.append("first"), prepend=True)
+    state = optimizer.state_dict()
+    assert (order, state["more"]) == (["before", "first"], 1)
+    other = optim.SGD([w], lr=0.1)
+
+    def doubled(o, state):
+        groups = [{**group, "lr": 2 * group["lr"]} for group in state["param_groups"]]
+        return {**state, "param_groups": groups}
+
+    other.register_load_state_dict_pre_hook(doubled)
+    other.register_load_state_dict_post_hook(lambda o: order.append(o.param_groups[0]["lr"]))
+    other.load_state_dict(state)
+    assert order[-1] == 1.0
+    assert state["param_groups"][0]["lr"] == 0.5
+
+
+def test_optimizers_of_one_s_own_override_step():
+    class Signs(optim.Optimizer):
+        def __init__(self, params, lr):
+            super().__init__(params, {"lr": lr})
+
+        def step(self, closure=None):
+            for group in self.param_groups:
+                for param in group["params"]:
+                    if param.grad is not None:
+                        self.state[param]["count"] = self.state[param].get("count", 0) + 1
+                        param.data.add_(param.grad.sign(), alpha=-group["lr"])
+
+    (w,) = parameters([np.ones(2)])
+    optimizer = Signs([w], 0.25)
+    called = []
+    optimizer.register_step_post_hook(lambda *args: called.append(1))
+    give([w], [np.array([3.0, -3.0])])
+    optimizer.step()
+    assert (w.tolist(), called) == ([0.75, 1.25], [1])
+    state = optimizer.state_dict()
+    assert state == {"state": {0: {"count": 1}}, "param_groups": [{"lr": 0.25, "params": [0]}]}
+    optimizer.load_state_dict(state)
+    assert optimizer.state[w] == {"count": 1}
+
+
+def test_names_of_parameters_are_kept():
+    model = tg.nn.Linear(2, 1)
+    optimizer = optim.SGD(model.named_parameters(), lr=0.5)
+    state = optimizer.state_dict()
+    assert state["param_groups"][0]["param_names"] == ["weight", "bias"]
+    assert state["param_groups"][0]["params"] == [0, 1]
+    plain = optim.SGD(model.parameters(), lr=0.1)
+    plain.load_state_dict(state)
+    assert plain.param_groups[0]["param_names"] == ["weight", "bias"]
+    optimizer.load_state_dict(optim.SGD(model.parameters(), lr=0.1).state_dict())
+    assert optimizer.param_groups[0]["param_names"] == ["weight", "bias"]
+    w = tg.tensor([1.0], requires_grad=True)
+    with pytest.raises(ValueError, match="cannot add param group without names"):
+        optimizer.add_param_group({"params": [w]})
+    with pytest.raises(ValueError, match="Some param names are missing"):
+        optim.SGD([("a", w), tg.tensor([1.0], requires_grad=True)])
+    assert len(optimizer.param_groups) == 1
+
+
+def test_a_group_is_the_caller_s_dict():
+    one, two = parameters([np.ones(1), np.ones(1)])
+    group = {"params": two, "lr": 0.25}
+    optimizer = optim.SGD([one], lr=0.1)
+    optimizer.add_param_group(group)
+    assert group["params"] == [two] and group["momentum"] == 0
+    group["lr"] = 0.5
+    give([one, two], [np.ones(1), np.ones(1)])
+    optimizer.step()
+    assert (one.item(), two.item()) == (0.9, 0.5)
+    with pytest.raises(TypeError, match="ordered collections"):
+        optimizer.add_param_group({"params": {tg.tensor([1.0], requires_grad=True)}})
+    with pytest.raises(TypeError, match="param_group must be a dict"):
+        optimizer.add_param_group([one])
+    assert len(optimizer.param_groups) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("NAdam", {"momentum_decay": -1}, "Invalid momentum_decay value: -1"),
+        ("RAdam", {"betas": (0.9, 1.0)}, "Invalid beta parameter at index 1: 1.0"),
+        ("Adamax", {"eps": -1}, "Invalid epsilon value: -1"),
+        ("Adadelta", {"rho": 1.5}, "Invalid rho value: 1.5"),
+        ("Adagrad", {"lr_decay": -1}, "Invalid lr_decay value: -1"),
+        ("Adagrad", {"initial_accumulator_value": -1}, "Invalid initial_accumulator_value value: -1"),
+        ("RMSprop", {"alpha": -1}, "Invalid alpha value: -1"),
+        ("RMSprop", {"momentum": -1}, "Invalid momentum value: -1"),
+        ("Rprop", {"etas": (1.5, 1.2)}, "Invalid eta values: 1.5, 1.2"),
+        ("ASGD", {"weight_decay": -1}, "Invalid weight_decay value: -1"),
+        ("Lion", {"lr": float("nan")}, "Invalid learning rate: nan"),
+        ("Adam", {"lr": tg.tensor([0.1, 0.2])}, "Tensor lr must be 1-element"),
+    ],
+)
+def test_options_of_the_others_are_checked(name, options, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        getattr(optim, name)(parameters([np.ones(2)]), **options)
+
+
+def test_muon_s_options_are_checked():
+    matrix, vector = parameters([np.ones((2, 2)), np.ones(2)])
+    with pytest.raises(ValueError, match="Learning rate should be >= 0 but is: -1"):
+        optim.Muon([matrix], lr=-1)
+    with pytest.raises(ValueError, match="Adjust learning rate function x is not supported"):
+        optim.Muon([matrix], adjust_lr_fn="x")
+    with pytest.raises(ValueError, match="Muon only supports 2D parameters"):
+        optim.Muon([matrix, vector])
+    optimizer = optim.Muon([matrix])
+    with pytest.raises(ValueError, match="Muon only supports 2D parameters"):
+        optimizer.add_param_group({"params": [vector]})
+    assert len(optimizer.param_groups) == 1
+
+
+def test_implementations_that_exclude_each_other_are_refused():
+    params = parameters([np.ones(2)])
+    with pytest.raises(RuntimeError, match="`fused` and `foreach` cannot be `True` together"):
+        optim.Adam(params, fused=True, foreach=True)
+    with pytest.raises(RuntimeError, match="`fused` does not support `differentiable`"):
+        optim.SGD(params, fused=True, differentiable=True)
+    with pytest.raises(RuntimeError, match="differentiable=True is not supported"):
+        optim.RMSprop(params, differentiable=True)
+
+
+def test_every_optimizer_skips_what_has_no_gradient_and_takes_frozen_parameters():
+    for name in ("ASGD", "Adadelta", "Adagrad", "Adam", "Adamax", "Lion", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD"):
+        used, unused = parameters([np.ones(2), np.ones(2)])
+        frozen = tg.tensor([1.0, 1.0])
+        optimizer = getattr(optim, name)([{"params": [used, frozen]}, {"params": [unused]}], lr=0.1)
+        give([used], [np.ones(2)])
+        optimizer.step()
+        assert used.tolist() != [1.0, 1.0]
+        assert (unused.tolist(), frozen.tolist()) == ([1.0, 1.0], [1.0, 1.0])

@@ -118,7 +118,7 @@ def test_files_that_are_no_archive_of_torch(tmp_path):
 
 def test_random_damage_never_does_more_than_an_error():
     good, random = archive(mapping(view()), [NUMBERS]), np.random.default_rng(0)
-    for _ in range(500):
+    for _ in range(1000):
         data = np.frombuffer(good, np.uint8).copy()
         data[random.integers(0, len(data), 3)] = random.integers(0, 256, 3)
         try:

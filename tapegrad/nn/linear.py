@@ -1,4 +1,4 @@
-"""Layers that multiply by a matrix or move numbers about: Linear, Flatten, Identity."""
+"""Layers that multiply by matrices: Linear, Bilinear."""
 
 from __future__ import annotations
 
@@ -6,31 +6,13 @@ import math
 from typing import Any
 
 from tapegrad.nn import init
+from tapegrad.nn.factories import new_parameter as new_parameter
 from tapegrad.nn.module import Module
 from tapegrad.nn.parameter import Parameter
 from tapegrad.ops.calls import functions
-from tapegrad.runtime.dtype import dtype_of, get_default_dtype
 from tapegrad.runtime.handle import Tensor
-from tapegrad.tensor.construct import check_device, empty
 
-_linear, _flatten = functions["linear"], functions["flatten"]
-
-
-def new_parameter(shape: tuple[int, ...], device: Any, dtype: Any) -> Parameter:
-    """Return a parameter whose numbers are not set."""
-    check_device(device)
-    return Parameter(empty(shape, get_default_dtype() if dtype is None else dtype_of(dtype)))
-
-
-class Identity(Module):
-    """Returns its input, whatever arguments it is made with."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__()
-
-    def forward(self, input: Any) -> Any:
-        """Return the input."""
-        return input
+_linear = functions["linear"]
 
 
 class Linear(Module):
@@ -76,17 +58,49 @@ class Linear(Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
-class Flatten(Module):
-    """Makes the dimensions from ``start_dim`` to ``end_dim`` one."""
+class Bilinear(Module):
+    """``y_k = x1^T weight_k x2 + bias_k``, begun uniform within ``1 / sqrt(in1_features)``.
 
-    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
+    Args:
+        in1_features: the length of the first input's last dimension.
+        in2_features: the length of the second input's last dimension.
+        out_features: the length of the result's last dimension.
+        bias: whether there is a bias.
+        device: only ``"cpu"``.
+        dtype: the parameters' dtype; the default dtype by default.
+    """
+
+    bias: Parameter | None
+
+    def __init__(
+        self,
+        in1_features: int,
+        in2_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
         super().__init__()
-        self.start_dim, self.end_dim = start_dim, end_dim
+        if in1_features <= 0:
+            raise ValueError(f"in1_features must be > 0, but got {in1_features}")
+        self.in1_features, self.in2_features, self.out_features = in1_features, in2_features, out_features
+        self.weight = new_parameter((out_features, in1_features, in2_features), device, dtype)
+        self.register_parameter("bias", new_parameter((out_features,), device, dtype) if bias else None)
+        self.reset_parameters()
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Return the input with fewer dimensions."""
-        return _flatten(input, self.start_dim, self.end_dim)
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        bound = 1 / math.sqrt(self.in1_features)
+        init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, input1: Tensor, input2: Tensor) -> Tensor:
+        """Return (..., out_features) for (..., in1_features) and (..., in2_features)."""
+        return functions["bilinear"](input1, input2, self.weight, self.bias)
 
     def extra_repr(self) -> str:
-        """Return the dimensions."""
-        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
+        """Return the sizes."""
+        sizes = f"in1_features={self.in1_features}, in2_features={self.in2_features}, out_features={self.out_features}"
+        return f"{sizes}, bias={self.bias is not None}"

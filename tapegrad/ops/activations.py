@@ -6,9 +6,9 @@ from tapegrad.kernels.loops import like
 from tapegrad.kernels.vector_math import exp, expm1, log1p, sigmoid
 from tapegrad.kernels.vector_primitives import absolute, select
 from tapegrad.native.cache import jit
-from tapegrad.ops.calls import call, call_in_place, expect_tensor, function, functions, shape_of
+from tapegrad.ops.calls import call, call_in_place, expect_tensor, function, functions, shape_of, tensor_method
 from tapegrad.ops.elementwise import elementwise, number, number_for
-from tapegrad.ops.registry import FLOATS, NUMBERS
+from tapegrad.ops.registry import FLOATS, NUMBERS, registry
 from tapegrad.runtime.handle import Tensor
 
 KINKED = [(-2, 2, 0)]
@@ -84,7 +84,28 @@ elementwise(
     samples=["gradient", *KINKED, 0.1],
     math="g where x > 0, else slope g",
 )
-_prelu = elementwise(
+_leaky_relu_by_result = elementwise(
+    "leaky_relu_by_result",
+    lambda x, slope: select(x > like(0, x), x, x * slope),
+    scalars={"negative_slope": 0.01},
+    dtypes=FLOATS,
+    vjp=lambda g, y, x, slope: (g.leaky_relu_backward(y, slope), None),
+    public=False,
+    reference=lambda x, slope: np.where(x > 0, x, x * slope),
+    samples=[*KINKED, 0.1],
+    math="leaky_relu for slopes that are not negative, whose gradient reads the result",
+)
+
+
+def leaky_relu_by_result(input: Tensor, negative_slope: float = 0.01) -> Tensor:
+    """In-place form of ``leaky_relu``; its gradient needs no copy of what was there unless the slope is negative."""
+    op = _leaky_relu_by_result if negative_slope >= 0 else registry["leaky_relu"]
+    return call_in_place(op, input, input, number(negative_slope))
+
+
+functions["leaky_relu_"] = leaky_relu_by_result
+tensor_method("leaky_relu_")(leaky_relu_by_result)
+prelu_each = elementwise(
     "prelu_kernel",
     lambda x, w: select(x > like(0, x), x, w * x),
     inputs=("input", "weight"),
@@ -110,14 +131,14 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """
     shape, (count,) = shape_of(expect_tensor(input, "prelu")), shape_of(weight) or (1,)
     if count == 1:
-        return call(_prelu, input, weight)
+        return call(prelu_each, input, weight)
     if len(shape) < 2 or shape[1] != count:
         channels = shape[1] if len(shape) > 1 else 1
         raise RuntimeError(
             f"prelu: Mismatch of parameter numbers and input channel size. Found parameter numbers = {count} and "
             f"channel size = {channels}."
         )
-    return call(_prelu, input, functions["reshape"](weight, (count, *[1] * (len(shape) - 2))))
+    return call(prelu_each, input, functions["reshape"](weight, (count, *[1] * (len(shape) - 2))))
 
 
 _elu = elementwise(

@@ -25,6 +25,7 @@ _GEMM = 0  # by dtype
 _LAPACK = 8  # by dtype (float32, float64), then by routine
 _LAPACK_ROW = 16
 _PACKED_GEMM = 40  # by dtype
+CONVOLUTION = 64  # by dtype
 
 
 def need_gemm(dtype: int) -> None:

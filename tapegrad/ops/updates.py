@@ -16,6 +16,7 @@ from numba import types
 
 from tapegrad.native.cache import jit
 from tapegrad.native.dtypes import FLOAT32, FLOAT64, ITEM_BYTES, POINTERS
+from tapegrad.native.parallel import parallel_for
 from tapegrad.native.pointers import float64_at, int64_at, stack_words
 from tapegrad.ops.registry import FLOATS, Op, declare
 from tapegrad.runtime.layout import (
@@ -80,7 +81,7 @@ def count_step(st, frame, scalars, options):
 
 
 @jit
-def _offset(row, i):
+def offset_of(row, i):
     """Return where in memory the element ``i`` in row-major order lies, in elements from the first."""
     offset = 0
     for k in range(row.ndim):
@@ -193,7 +194,7 @@ def _make_task(update: Update, dtype: int) -> Any:
                 for i in range(begin, end, end - begin if whole else 1):
                     for role in range(arrays):
                         slot = input_slot(frame, first + role)
-                        offset = i if whole else _offset(slot_of(st, slot), i)
+                        offset = i if whole else offset_of(slot_of(st, slot), i)
                         addresses[role] = data_address(st, slot) + offset * item_bytes
                     run(addresses, end - begin if whole else 1, numbers)
             if start >= low + CHUNK:
@@ -215,11 +216,10 @@ def _make_kernel(update: Update, dtype: int) -> Callable[..., int]:
         context = stack_words(2)
         int64_at(context)[0] = st
         int64_at(context)[1] = frame
-        for k in range((total + CHUNK - 1) // CHUNK):
-            task(context, k, 0)
+        status = parallel_for(state_of(st).pool, task, context, (total + CHUNK - 1) // CHUNK)
         for first in range(0, input_count(frame), roles):
             after(st, frame, first + arrays, float64_at(data_address(st, input_slot(frame, first + roles - 1))))
-        return 0
+        return status
 
     return kernel
 

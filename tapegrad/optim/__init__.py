@@ -1,11 +1,12 @@
 """Optimisers: what is done with the gradients. Each step is one op on all parameters of a group."""
 
-from tapegrad.optim import lr_scheduler
+from tapegrad.optim import lr_scheduler, swa_utils
 from tapegrad.optim.adadelta import Adadelta
 from tapegrad.optim.adagrad import Adagrad
 from tapegrad.optim.adam import Adam, AdamW
 from tapegrad.optim.adamax import Adamax
 from tapegrad.optim.asgd import ASGD
+from tapegrad.optim.lbfgs import LBFGS
 from tapegrad.optim.lion import Lion
 from tapegrad.optim.muon import Muon
 from tapegrad.optim.nadam import NAdam
@@ -17,6 +18,7 @@ from tapegrad.optim.sgd import SGD
 
 __all__ = [
     "ASGD",
+    "LBFGS",
     "SGD",
     "Adadelta",
     "Adagrad",
@@ -31,4 +33,5 @@ __all__ = [
     "RMSprop",
     "Rprop",
     "lr_scheduler",
+    "swa_utils",
 ]

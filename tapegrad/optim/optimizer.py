@@ -79,7 +79,8 @@ class Optimizer:
     """
 
     _scalar_state: tuple[str, ...] = ()  # names of state that is kept in tensors of one element
-    _opt_called = False  # whether step was called since a schedule was attached
+    _scheduled = False  # whether a schedule was attached
+    _opt_called = False  # whether step was called since then
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

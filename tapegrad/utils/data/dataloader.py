@@ -150,7 +150,8 @@ class DataLoader:
         """Have the next iteration go on where the saved one was.
 
         The default generator is left where it is: `set_rng_state` brings it to where it was. Batches that were handed
-        out are skipped without being fetched; an IterableDataset has to go through their samples again.
+        out are skipped without being fetched; an IterableDataset has to go through their samples again. A sampler that
+        draws while it is gone through needs a generator of its own, in its attribute ``generator``.
 
         Raises:
             ValueError: the state was saved with other generators or samplers.
@@ -165,8 +166,10 @@ class DataLoader:
     def _generators(self) -> list[Generator]:
         """Return the generators that an epoch may draw from; the default one in the place of None."""
         inner = getattr(self.batch_sampler, "sampler", None)
-        holders = [self, *(part for part in (self.sampler, self.batch_sampler, inner) if part is not None)]
-        found = [getattr(holder, "generator", None) or thread_generator() for holder in holders]
+        holders: list[Any] = [
+            part for part in (self, self.sampler, self.batch_sampler, inner) if hasattr(part, "generator")
+        ]
+        found = [holder.generator or thread_generator() for holder in holders]
         return list({id(generator): generator for generator in found}.values())
 
     def _states(self) -> list[Tensor]:

@@ -1,0 +1,288 @@
+"""The inner loops of convolution: register tiles that read one operand through a table of offsets.
+
+A convolution is a matrix product whose second operand is never written down: row k of B (an input channel and a place
+in the filter) is the padded image, shifted, so it begins at ``b + offset[k]``. The images' rows lie so close together
+that a vector of results may go over the end of a row; what falls between two rows is computed and not stored.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+
+from .gemm_ir import I32, I64, Loop, Vectors, kernel, routine
+from .gemm_micro import Tile
+
+_WORD_POINTER = I64.as_pointer()
+_TILE = "*a rsa *table *b *c rsc *bias rsbias k *starts *segments accumulate"
+_FILL = "*target pitch *source stride rows first step low high total"
+_DOT = "*g rsg stepg *x stepx *table *out k rows vectors count"
+
+TABLE_BYTES = 16  # a row of the table: offsets in b and in a
+SEGMENT_BYTES = 24  # first lane, end, where lane 0 would go
+
+
+def _word(v: Vectors, address: ir.Value, index: int) -> ir.Value:
+    return v.builder.load(v.builder.bitcast(v.at(address, 8 * index), _WORD_POINTER))
+
+
+def _lanes_between(v: Vectors, low: ir.Value, high: ir.Value) -> ir.Value:
+    """Return the mask of the lanes from ``low`` up to ``high`` - 1, which may be any int64."""
+    builder, limits = v.builder, []
+    kind = ir.VectorType(I32, v.lanes)
+    for value in (low, high):
+        value = builder.select(builder.icmp_signed("<", value, I64(0)), I64(0), value)
+        value = builder.select(builder.icmp_signed(">", value, I64(v.lanes)), I64(v.lanes), value)
+        limits.append(v.broadcast(builder.trunc(value, I32), kind))
+    lanes = ir.Constant(kind, list(range(v.lanes)))
+    return builder.and_(
+        builder.icmp_signed(">=", lanes, limits[0]), builder.icmp_signed("<", lanes, limits[1])
+    )  # fmt: skip
+
+
+# ---- results: a tile of channels x pixels ----
+
+
+def strip_kernel(dtype: np.dtype[Any], tile: Tile) -> Callable[..., Any]:
+    """Return ``strip(a, rsa, table, b, c, rsc, bias, rsbias, k, starts, segments, accumulate, rows, vectors)``.
+
+    C[i, p] (+)= bias[i] + sum over k of a[i * rsa + table[k].a] * b[p * size + table[k].b], for ``rows`` rows and up to
+    ``tile.vectors`` vectors of pixels p. Vector j is stored as the segments starts[j] .. starts[j + 1] - 1 say.
+    B is read in whole vectors.
+    """
+    return kernel(f"{_TILE} rows vectors", _emit_strip, dtype, tile)
+
+
+def _emit_strip(builder: ir.IRBuilder, dtype: np.dtype[Any], tile: Tile, *arguments: ir.Value) -> None:
+    """Go down the rows by full tiles, then by one of each smaller power of two that the rows left over are sums of."""
+    *given, rows, number = arguments
+    for vectors in range(1, tile.vectors + 1):
+        with builder.if_then(builder.icmp_signed("==", number, I64(vectors))):
+            a, rsa, table, b, c, rsc, bias, rsbias, *rest = given
+            height, count = tile.rows, builder.sdiv(rows, I64(tile.rows))
+            while height:
+                name = f"conv_tile_{dtype.name}_{tile.vector_bytes}_{height}x{vectors}"
+                multiply = routine(builder, name, _TILE, _emit_tile, dtype, tile, height, vectors)
+                loop = Loop(builder, count, [a, c, bias])
+                a, c, bias = loop.values
+                multiply(a, rsa, table, b, c, rsc, bias, rsbias, *rest)
+                steps = [builder.mul(stride, I64(height)) for stride in (rsa, rsc, rsbias)]
+                pairs = zip((a, c, bias), steps, strict=True)
+                a, c, bias = loop.close([builder.gep(p, [step]) for p, step in pairs])
+                height //= 2
+                count = builder.zext(builder.icmp_signed("!=", builder.and_(rows, I64(height)), I64(0)), I64)
+
+
+def _emit_tile(
+    builder: ir.IRBuilder, dtype: np.dtype[Any], tile: Tile, rows: int, vectors: int,
+    a: ir.Value, rsa: ir.Value, table: ir.Value, b: ir.Value, c: ir.Value, rsc: ir.Value,
+    bias: ir.Value, rsbias: ir.Value, k: ir.Value, starts: ir.Value, segments: ir.Value, accumulate: ir.Value,
+) -> None:  # fmt: skip
+    v = Vectors(builder, dtype, tile.vector_bytes)
+    offsets = [builder.mul(rsa, I64(i)) for i in range(rows)]
+    begins = [v.element(v.at(bias, builder.mul(rsbias, I64(i)))) for i in range(rows)]
+    loop = Loop(builder, k, [table, *[begin for begin in begins for _ in range(vectors)]])
+    row, *sums = loop.values
+    here = v.at(b, _word(v, row, 0))
+    line = [v.load(v.at(here, j * tile.vector_bytes)) for j in range(vectors)]
+    place = v.at(a, _word(v, row, 1))
+    updated = []
+    for i in range(rows):
+        x = v.element(v.at(place, offsets[i]))
+        updated += [v.multiply_add(x, line[j], sums[i * vectors + j]) for j in range(vectors)]
+    sums = loop.close([v.at(row, TABLE_BYTES), *updated])[1:]
+    adding = builder.icmp_signed("!=", accumulate, I64(0))
+    for j in range(vectors):
+        _store_segments(v, sums[j::vectors], starts, j, segments, c, rsc, adding)
+
+
+def _store_segments(
+    v: Vectors, column: list[ir.Value], starts: ir.Value, j: int, segments: ir.Value, c: ir.Value, rsc: ir.Value,
+    adding: ir.Value,
+) -> None:  # fmt: skip
+    """Store one vector of each row, piece by piece: pieces are rows of the image, and lie apart in the vector."""
+    builder = v.builder
+    first, end = _word(v, starts, j), _word(v, starts, j + 1)
+    loop = Loop(builder, builder.sub(end, first), [v.at(segments, builder.mul(first, I64(SEGMENT_BYTES)))])
+    segment = loop.values[0]
+    low, high, place = (_word(v, segment, word) for word in range(3))
+    whole = builder.icmp_signed("==", builder.sub(high, low), I64(v.lanes))
+    target = v.at(c, place)
+    with builder.if_else(builder.and_(whole, builder.not_(adding))) as (plain, partial):
+        with plain:
+            row = target
+            for total in column:
+                v.store(total, row)
+                row = v.at(row, rsc)
+        with partial:
+            mask = _lanes_between(v, low, high)
+            with builder.if_else(adding) as (add, put):
+                for branch, accumulates in ((add, True), (put, False)):
+                    with branch:
+                        row = target
+                        for total in column:
+                            v.store(builder.fadd(v.load(row, mask), total) if accumulates else total, row, mask)
+                            row = v.at(row, rsc)
+    loop.close([v.at(segment, SEGMENT_BYTES)])
+
+
+# ---- padded images ----
+
+
+def fill_kernel(dtype: np.dtype[Any], tile: Tile) -> Callable[..., Any]:
+    """Return ``fill(target, pitch, source, stride, rows, first, step, low, high, total)``: rows copied among zeros.
+
+    target[u] = source[first + u * step] for low <= u < high, else 0, for 0 <= u < total. Whole vectors are written.
+    ``pitch`` and ``stride`` are the distances of rows in bytes, the others count elements.
+    """
+    name = f"conv_fill_{dtype.name}_{tile.vector_bytes}"
+
+    def emit(builder: ir.IRBuilder, *arguments: ir.Value) -> None:
+        routine(builder, name, _FILL, _emit_fill, dtype, tile)(*arguments)
+
+    return kernel(_FILL, emit)
+
+
+def _emit_fill(
+    builder: ir.IRBuilder, dtype: np.dtype[Any], tile: Tile,
+    target: ir.Value, pitch: ir.Value, source: ir.Value, stride: ir.Value, rows: ir.Value,
+    first: ir.Value, step: ir.Value, low: ir.Value, high: ir.Value, total: ir.Value,
+) -> None:  # fmt: skip
+    v = Vectors(builder, dtype, tile.vector_bytes)
+    size, lanes = I64(v.size), I64(v.lanes)
+    count = builder.sdiv(builder.add(total, I64(v.lanes - 1)), lanes)
+    origin = builder.mul(first, size)
+    jump = builder.mul(step, size)
+    outer = Loop(builder, rows, [target, v.at(source, origin)])
+    to, row = outer.values
+    inner = Loop(builder, count, [I64(0), to])
+    u, y = inner.values
+    here = v.at(row, builder.mul(u, jump))
+    below, above = builder.sub(low, u), builder.sub(high, u)
+    with builder.if_else(builder.icmp_signed("==", step, I64(1))) as (dense, other):
+        with dense:
+            v.store(v.load(here, _lanes_between(v, below, above)), y)
+        with other, builder.if_else(builder.icmp_signed("==", step, I64(2))) as (halves, sparse):
+            with halves:
+                _store_even(v, here, below, above, y)
+            with sparse:
+                v.store(v.zero, y)
+                zero = builder.icmp_signed("<", below, I64(0))
+                start = builder.select(zero, I64(0), below)
+                end = builder.select(builder.icmp_signed("<", above, lanes), above, lanes)
+                x = v.at(here, builder.mul(start, jump))
+                copy = Loop(builder, builder.sub(end, start), [x, v.at(y, builder.mul(start, size))])
+                x, z = copy.values
+                pointers = [builder.bitcast(p, v.scalar.as_pointer()) for p in (x, z)]
+                builder.store(builder.load(pointers[0]), pointers[1])
+                copy.close([v.at(x, jump), v.at(z, v.size)])
+    inner.close([builder.add(u, lanes), v.at(y, tile.vector_bytes)])
+    outer.close([v.at(to, pitch), v.at(row, stride)])
+
+
+def _store_even(v: Vectors, source: ir.Value, low: ir.Value, high: ir.Value, target: ir.Value) -> None:
+    """Store every second element; none beyond the last one that is wanted is read."""
+    builder = v.builder
+    low, high = builder.mul(low, I64(2)), builder.sub(builder.mul(high, I64(2)), I64(1))
+    halves = []
+    for start in (0, v.lanes):
+        mask = _lanes_between(v, builder.sub(low, I64(start)), builder.sub(high, I64(start)))
+        halves.append(v.load(v.at(source, start * v.size), mask))
+    v.store(v.shuffle(*halves, range(0, 2 * v.lanes, 2)), target)
+
+
+# ---- gradients of weights: dot products along the pixels ----
+
+
+def dot_kernel(dtype: np.dtype[Any], tile: Tile) -> Callable[..., Any]:
+    """Return ``dot(g, rsg, stepg, x, stepx, table, out, k, rows, vectors, count)``: sums over pixels of g times x.
+
+    out[table[j].a + i * size] += sum over p, q of g[i * rsg + q * stepg + p] * x[table[j].b + q * stepx + p], for
+    ``rows`` (at most ``tile.rows``) rows i, k rows j, q < count and whole ``vectors`` of pixels p.
+    """
+    return kernel(_DOT, _emit_dots, dtype, tile)
+
+
+def _emit_dots(
+    builder: ir.IRBuilder, dtype: np.dtype[Any], tile: Tile,
+    g: ir.Value, rsg: ir.Value, stepg: ir.Value, x: ir.Value, stepx: ir.Value, table: ir.Value, out: ir.Value,
+    k: ir.Value, rows: ir.Value, vectors: ir.Value, count: ir.Value,
+) -> None:  # fmt: skip
+    """Take the rows by powers of two, as in a strip, and the table by as many rows as the tile has vectors."""
+    v = Vectors(builder, dtype, tile.vector_bytes)
+    height = tile.rows
+    while height:
+        with builder.if_then(builder.icmp_signed("!=", builder.and_(rows, I64(height)), I64(0))):
+            done = builder.and_(rows, I64(-2 * height))
+            here = v.at(g, builder.mul(rsg, done))
+            to = v.at(out, builder.mul(done, I64(v.size)))
+            place = table
+            for width in range(tile.vectors, 0, -1):
+                number = builder.sdiv(k, I64(tile.vectors))
+                if width < tile.vectors:
+                    number = builder.zext(
+                        builder.icmp_signed("==", builder.srem(k, I64(tile.vectors)), I64(width)), I64
+                    )
+                name = f"conv_dot_{dtype.name}_{tile.vector_bytes}_{height}x{width}"
+                spec = "*g rsg stepg *x stepx *table *out vectors count"
+                multiply = routine(builder, name, spec, _emit_dot, dtype, tile, height, width)
+                loop = Loop(builder, number, [place])
+                place = loop.values[0]
+                multiply(here, rsg, stepg, x, stepx, place, to, vectors, count)
+                place = loop.close([v.at(place, width * TABLE_BYTES)])[0]
+        height //= 2
+
+
+def _emit_dot(
+    builder: ir.IRBuilder, dtype: np.dtype[Any], tile: Tile, rows: int, width: int,
+    g: ir.Value, rsg: ir.Value, stepg: ir.Value, x: ir.Value, stepx: ir.Value, table: ir.Value, out: ir.Value,
+    vectors: ir.Value, count: ir.Value,
+) -> None:  # fmt: skip
+    v = Vectors(builder, dtype, tile.vector_bytes)
+    offsets = [_word(v, table, 2 * j) for j in range(width)]
+    rows_of_g = [builder.mul(rsg, I64(i)) for i in range(rows)]
+    outer = Loop(builder, count, [g, x, *[v.zero] * (rows * width)])
+    g, x, *sums = outer.values
+    inner = Loop(builder, vectors, [g, x, *sums])
+    here, there, *sums = inner.values
+    line = [v.load(v.at(there, offset)) for offset in offsets]
+    updated = []
+    for i in range(rows):
+        value = v.load(v.at(here, rows_of_g[i]))
+        updated += [v.multiply_add(value, line[j], sums[i * width + j]) for j in range(width)]
+    sums = inner.close([v.at(here, tile.vector_bytes), v.at(there, tile.vector_bytes), *updated])[2:]
+    sums = outer.close([v.at(g, stepg), v.at(x, stepx), *sums])[2:]
+    for j in range(width):
+        place = v.at(out, _word(v, table, 2 * j + 1))
+        _add_sums(v, sums[j::width], place)
+
+
+def _add_sums(v: Vectors, vectors: list[ir.Value], target: ir.Value) -> None:
+    """Add each vector's sum of lanes to one of consecutive elements."""
+    group = min(len(vectors), v.lanes)
+    for first in range(0, len(vectors), group):
+        totals = _sums(v, vectors[first : first + group])
+        kind = totals.type
+        pointer = v.builder.bitcast(v.at(target, first * v.size), kind.as_pointer())
+        old = v.builder.load(pointer, align=v.size)
+        v.builder.store(v.builder.fadd(old, totals), pointer, align=v.size)
+
+
+def _sums(v: Vectors, vectors: list[ir.Value]) -> ir.Value:
+    """Return one vector of the sums of some vectors' lanes: halves of two are added at a time, then what is left."""
+    builder, lanes, width = v.builder, v.lanes, v.lanes
+    while len(vectors) > 1:
+        width //= 2
+        low = [i for i in range(2 * lanes) if not i & width]
+        high = [i for i in range(2 * lanes) if i & width]
+        vectors = [
+            builder.fadd(v.shuffle(x, y, low), v.shuffle(x, y, high))
+            for x, y in zip(vectors[::2], vectors[1::2], strict=True)
+        ]
+    total = vectors[0]
+    while width > 1:
+        count, width = total.type.count, width // 2
+        low, high = [i for i in range(count) if not i & width], [i for i in range(count) if i & width]
+        total = builder.fadd(v.shuffle(total, total, low), v.shuffle(total, total, high))
+    return total

@@ -1,0 +1,193 @@
+"""The gradient of a convolution's weight: dot products along the pixels of gradients and shifted images.
+
+A task takes some of the blocks of all images and writes sums of its own; these are added in a fixed order afterwards.
+Gradients are copied with zeros between their rows, so that they meet the padded images' rows. In the words, ``W`` is
+the address of the results' gradient, ``Y`` that of the weight's.
+"""
+
+from collections.abc import Callable
+
+from tapegrad.kernels.conv import make_fill
+from tapegrad.kernels.conv_ir import TABLE_BYTES, dot_kernel, fill_kernel
+from tapegrad.kernels.conv_plan import (
+    BH,
+    BW,
+    FILL_COST,
+    GB,
+    GROUPS,
+    IMAGE,
+    IMAGES,
+    MB,
+    MOST_ENTRIES,
+    NBH,
+    NBW,
+    NGB,
+    NMB,
+    NO,
+    NQ,
+    PARTIAL,
+    PARTS,
+    PITCH,
+    RC,
+    TARGET_BYTES,
+    TASK_COST,
+    TC,
+    UNITS,
+    USED,
+    M,
+    Q,
+    R,
+    T,
+    W,
+    Y,
+    cut,
+    lay_out,
+    shares,
+    write_table,
+)  # fmt: skip
+from tapegrad.kernels.gemm_ir import least
+from tapegrad.kernels.gemm_micro import host_tile
+from tapegrad.native.cache import jit
+from tapegrad.native.dtypes import NUMPY_DTYPES, POINTERS
+from tapegrad.native.pointers import int64_at, stack_words
+
+_PARTIAL_BYTES = 16 << 20  # of all partial sums
+_MOST_TASKS = 32
+_GRADIENTS_AT = MOST_ENTRIES * TABLE_BYTES
+_IMAGES_AT = _GRADIENTS_AT + (1 << 20)  # from here on, images
+
+
+def make_weight_gradient(dtype: int) -> tuple[Callable[..., int], ...]:
+    """Return ``plan(words)``, the partial sums' bytes; ``task(words, k, scratch)``; ``combine(words, k, scratch)``."""
+    tile = host_tile()
+    numpy_dtype = NUMPY_DTYPES[dtype]
+    pointer, size = POINTERS[dtype], numpy_dtype.itemsize
+    lanes, tall = tile.vector_bytes // size, tile.rows
+    dot, fill, fill_images = dot_kernel(numpy_dtype, tile), fill_kernel(numpy_dtype, tile), make_fill(dtype, tile)
+
+    @jit
+    def flat_length(p, pitch, height, width):
+        return ((height - 1) * pitch + width + lanes - 1) // lanes * lanes
+
+    @jit
+    def entries(p):
+        return p[R] * p[T] * p[T + 1] * p[T + 2]
+
+    @jit
+    def blocks_of(p):
+        return (p[M] + tall - 1) // tall
+
+    @jit
+    def plan(words):
+        p = int64_at(words)
+        geometry = stack_words(8)
+        cut(p, size, geometry)
+        image, flat = int64_at(geometry)[IMAGE], flat_length(p, int64_at(geometry)[PITCH], p[BH], p[BW])
+        work = 2 * p[M] * entries(p) * flat + FILL_COST * (image + p[M] * flat)
+        p[MB] = least(blocks_of(p) * tall, max(tall, TARGET_BYTES // (flat * size) // tall * tall))
+        p[Q] = 1
+        if p[NBH] * p[NBW] * p[NO] == 1:
+            p[Q] = max(1, least(p[IMAGES], TARGET_BYTES // (max(image, p[MB] * flat) * size + 1)))
+            p[Q] = least(p[Q], max(1, 2048 // flat))
+        p[NQ] = (p[IMAGES] + p[Q] - 1) // p[Q]
+        p[UNITS] = p[NQ] * p[NO] * p[NBH] * p[NBW]
+        tasks = least(_MOST_TASKS, max(1, work * p[IMAGES] * p[NO] * p[NBH] * p[NBW] * p[GROUPS] // (2 * TASK_COST)))
+        p[NGB] = least(p[GROUPS], tasks)
+        p[GB] = (p[GROUPS] + p[NGB] - 1) // p[NGB]
+        p[NGB] = (p[GROUPS] + p[GB] - 1) // p[GB]
+        bytes_ = p[GROUPS] * blocks_of(p) * tall * entries(p) * size
+        tasks = (tasks + p[NGB] - 1) // p[NGB]
+        p[PARTS] = max(1, least(least(p[UNITS], tasks), _PARTIAL_BYTES // (bytes_ + 1)))
+        tasks = least((tasks + p[PARTS] - 1) // p[PARTS], (p[M] + 31) // 32)
+        p[MB] = least(p[MB], (blocks_of(p) + tasks - 1) // tasks * tall)
+        p[NMB] = tasks
+        return p[PARTS] * bytes_
+
+    @jit
+    def fill_gradients(p, to, pitch, flat, image, images, group, m0, rows, z, oh, ow, height, width):
+        for q in range(images):
+            for m in range(rows):
+                channel = (image + q) * p[GROUPS] * p[M] + group * p[M] + m0 + m
+                row = p[W] + (((channel * p[NO] + z) * p[NO + 1] + oh) * p[NO + 2] + ow) * size
+                target, stride, above = to + (q * rows + m) * flat * size, p[NO + 2] * size, height - 1
+                fill(target, pitch * size, row, stride, above, 0, 1, 0, width, pitch)
+                last = target + above * pitch * size
+                fill(last, 0, row + above * stride, 0, 1, 0, 1, 0, width, flat - above * pitch)
+        return 0
+
+    @jit
+    def add_block(p, geometry, scratch, out, image, images, group, m0, m1, k, z, oh, ow):
+        """Add what one block of some images gives for the rows m0 .. m1 - 1 and the table's places."""
+        g = int64_at(geometry)
+        height, width = least(p[BH], p[NO + 1] - oh), least(p[BW], p[NO + 2] - ow)
+        flat = flat_length(p, g[PITCH], height, width)
+        for first in range(m0, m1, p[MB]):
+            rows = least(p[MB], m1 - first)
+            gradients = scratch + _GRADIENTS_AT
+            fill_gradients(
+                p, gradients, g[PITCH], flat, image, images, group, first, rows, z, oh, ow, height, width
+            )  # fmt: skip
+            for i in range(0, rows, tall):
+                dot(
+                    gradients + i * flat * size, flat * size, rows * flat * size, scratch + _IMAGES_AT, g[IMAGE] * size,
+                    scratch, out + (first + i) * entries(p) * size, k, least(tall, rows - i), flat // lanes, images,
+                )  # fmt: skip
+        return 0
+
+    @jit
+    def task(words, index, scratch):
+        p = int64_at(words)
+        geometry = stack_words(8)
+        g = int64_at(geometry)
+        rest, part = index // p[PARTS], index % p[PARTS]
+        group0 = rest % p[NGB] * p[GB]
+        blocks = blocks_of(p)
+        each = (blocks + p[NMB] - 1) // p[NMB]
+        m0 = rest // p[NGB] * each * tall
+        m1 = least(m0 + each * tall, p[M])
+        for group in range(group0, least(group0 + p[GB], p[GROUPS])):
+            out = p[PARTIAL] + (part * p[GROUPS] + group) * blocks * tall * entries(p) * size
+            y = pointer(out + m0 * entries(p) * size)
+            for i in range(max(0, m1 - m0 + tall - 1) // tall * tall * entries(p)):
+                y[i] = 0
+            for unit in range(part * p[UNITS] // p[PARTS], (part + 1) * p[UNITS] // p[PARTS]):
+                inner, ow = unit // p[NBW], unit % p[NBW] * p[BW]
+                inner, oh = inner // p[NBH], inner % p[NBH] * p[BH]
+                z, image = inner % p[NO], inner // p[NO] * p[Q]
+                images = least(p[Q], p[IMAGES] - image)
+                for r0 in range(0, p[R], p[RC]):
+                    rc = least(p[RC], p[R] - r0)
+                    for a0 in range(0, p[T], p[TC]):
+                        c0 = least(p[TC], p[T] - a0)
+                        for a1 in range(0, p[T + 1], p[TC + 1]):
+                            c1 = least(p[TC + 1], p[T + 1] - a1)
+                            for a2 in range(0, p[T + 2], p[TC + 2]):
+                                c2 = least(p[TC + 2], p[T + 2] - a2)
+                                lay_out(p, p[BH], p[BW], rc, c0, c1, c2, shares(p), geometry)
+                                k = write_table(p, geometry, scratch, r0, rc, a0, c0, a1, c1, a2, c2, size, tall * size)
+                                at = scratch + _IMAGES_AT
+                                fill_images(p, geometry, at, image, images, group, z, oh, ow, 0, r0, rc, a0, c0, a1, a2)
+                                beyond = at + (images * g[IMAGE] + g[USED] - g[PITCH]) * size
+                                fill(beyond, 0, beyond, 0, 1, 0, 1, 0, 0, 2 * lanes)
+                                add_block(p, geometry, scratch, out, image, images, group, m0, m1, k, z, oh, ow)
+        return 0
+
+    @jit
+    def combine(words, index, scratch):
+        """Add the partial sums of one block of rows, and put them in the weight's order."""
+        p = int64_at(words)
+        blocks, k = blocks_of(p), entries(p)
+        group, block = index // blocks, index % blocks
+        n = k * tall
+        first = pointer(p[PARTIAL] + (group * blocks + block) * n * size)
+        for part in range(1, p[PARTS]):
+            other = pointer(p[PARTIAL] + ((part * p[GROUPS] + group) * blocks + block) * n * size)
+            for j in range(n):
+                first[j] += other[j]
+        for i in range(least(tall, p[M] - block * tall)):
+            y = pointer(p[Y] + ((group * p[M] + block * tall + i) * k) * size)
+            for j in range(k):
+                y[j] = first[j * tall + i]
+        return 0
+
+    return plan, task, combine, blocks_of
