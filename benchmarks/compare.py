@@ -2,9 +2,9 @@
 
 Run: python benchmarks/compare.py [--quick] [section ...]
 
-Sections: dispatch, small, matmul, maths, bandwidth, start, memory. One thread, float32 unless a line says otherwise.
-Contestants take turns in each round within one process; medians and their ratios are printed (ratio: the other's time
-over ours).
+Sections: dispatch, small, matmul, maths, bandwidth, optim, start, memory. One thread, float32 unless a line says
+otherwise. Contestants take turns in each round within one process; medians and their ratios are printed (ratio: the
+other's time over ours).
 """
 
 from __future__ import annotations
@@ -170,6 +170,11 @@ def _adam(rounds: int) -> None:
     _bandwidth_line("Adam, 10 million parameters", 28 * count, found, (before + copy_bandwidth()) / 2)
 
 
+def optim(quick: bool) -> None:
+    """Each optimiser on ten million parameters and on a small network's."""
+    _script("measure_optim.py", quick)
+
+
 def start(quick: bool) -> None:
     """Import, and the demo's first finished step from an empty and from a filled cache."""
     code = "import time; t = time.perf_counter(); import tapegrad; print(time.perf_counter() - t)"
@@ -238,6 +243,7 @@ SECTIONS = {
     "matmul": matmul,
     "maths": maths,
     "bandwidth": bandwidth,
+    "optim": optim,
     "start": start,
     "memory": memory,
 }
