@@ -166,3 +166,26 @@ class GroupNorm(Module):
         """Return the numbers and options."""
         options = f"affine={self.affine}, bias={self.bias is not None}"
         return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, {options}"
+
+
+class LocalResponseNorm(Module):
+    """x / (k + alpha mean(x**2 of neighbouring channels))**beta (Krizhevsky et al. 2012).
+
+    Args:
+        size: how many channels count as neighbours.
+        alpha: the factor of the mean.
+        beta: the exponent.
+        k: added to the mean.
+    """
+
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
+        super().__init__()
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return a tensor of the input's shape [batch, channels, ...]."""
+        return F.local_response_norm(input, self.size, self.alpha, self.beta, self.k)
+
+    def extra_repr(self) -> str:
+        """Return the size and the numbers."""
+        return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"

@@ -156,7 +156,7 @@ def _amounts(pad: Sequence[int], ndim: int) -> list[tuple[int, int]]:
 def _pad_constant(input: Tensor, amounts: list[tuple[int, int]], value: float) -> Tensor:
     shape = shape_of(input)
     for d, (before, after) in enumerate(amounts):
-        if shape[d] + before + after < 0:
+        if shape[d] + min(before, 0) + min(after, 0) < 0:
             raise RuntimeError(
                 f"The input size {shape[d]}, plus negative padding {before} and {after} resulted in a negative output "
                 f"size, which is invalid. Check dimension {d} of your input."
@@ -174,7 +174,6 @@ def _reflected(positions: np.ndarray[Any, Any], n: int) -> np.ndarray[Any, Any]:
 _PLACES: dict[str, Callable[..., Any]] = {
     "reflect": _reflected,
     "replicate": lambda positions, n: positions.clip(0, n - 1),
-    "circular": lambda positions, n: positions % n,
 }
 
 
@@ -184,14 +183,22 @@ def _pad_by_index(input: Tensor, amounts: list[tuple[int, int]], mode: str) -> T
         if (before, after) == (0, 0):
             continue
         n = shape[d]
+        kept = n + min(before, 0) + min(after, 0)
+        if kept < 0 or n + before + after < 0:
+            raise RuntimeError(
+                f"pad: dimension {d} of the input {list(shape)} cannot be padded by ({before}, {after}) in mode {mode}"
+            )
         if mode == "reflect" and max(before, after) >= n:
             raise RuntimeError(
                 f"Padding size should be less than the corresponding input dimension, but got: padding ({before}, "
                 f"{after}) at dimension {d} of input {list(shape)}"
             )
-        if mode == "circular" and max(before, after) > n:
+        if mode == "circular" and max(before, after) > kept:
             raise RuntimeError("Padding value causes wrapping around more than once.")
-        places = _PLACES[mode](np.arange(-before, n + after), n)
+        if mode == "circular":  # what is taken away does not come back at the other end
+            places = max(-before, 0) + np.arange(-max(before, 0), kept + max(after, 0)) % max(kept, 1)
+        else:
+            places = _PLACES[mode](np.arange(-before, n + after), n)
         input = look_up(input, tensor_of(places.astype(np.int64)), d)
     return input
 
@@ -207,17 +214,26 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         value: the constant, 0 by default.
 
     Raises:
-        RuntimeError: ``pad`` is too long or of odd length, or reflection would need more elements than there are.
-        NotImplementedError: no such mode.
+        RuntimeError: ``pad`` is too long or of odd length, reflection would need more elements than there are, or a
+            value comes with another mode than ``"constant"``.
+        NotImplementedError: no such mode, or not for so many dimensions: except with constants, all dimensions after
+            the batch's and the channels' are padded.
     """
     shape = shape_of(expect_tensor(input, "pad"))
     amounts = _amounts(pad, len(shape))
     if mode == "constant":
         return _pad_constant(input, amounts, 0.0 if value is None else value)
-    if value not in (None, 0):
-        raise ValueError(f'Padding mode "{mode}" doesn\'t take in value argument')
-    if mode not in _PLACES:
+    if mode not in (*_PLACES, "circular"):
         raise NotImplementedError(f"Unrecognised padding mode {mode}")
+    if value not in (None, 0):
+        raise RuntimeError(f'Padding mode "{mode}" doesn\'t take in value argument')
+    if not len(pad) // 2 + 1 <= len(shape) <= len(pad) // 2 + 2:
+        raise NotImplementedError(
+            f"Padding size {len(pad)} is not supported for {len(shape)}D input tensor. Supported combinations for "
+            "non-constant padding: 2 numbers for a 2D or 3D input, 4 for 3D or 4D, 6 for 4D or 5D"
+        )
+    if mode != "circular" and 0 in shape[len(shape) - len(pad) // 2 - 1 :]:
+        raise RuntimeError(f"pad: Expected non-zero dimensions but the batch's for input, but got: {list(shape)}")
     return _pad_by_index(input, amounts, mode)
 
 
