@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tapegrad.nn.state import Stateful
 from tapegrad.runtime.dtype import dtype as DType
@@ -32,6 +32,10 @@ class Module(Stateful):
     """
 
     training = True
+
+    if TYPE_CHECKING:  # for type checkers: buffers and what hooks of others set
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the module's result; what calling it does."""

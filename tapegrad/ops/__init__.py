@@ -73,6 +73,7 @@ from tapegrad.ops import (
     statistics,
     strided_views,
     structural,
+    total_norms,
     trigonometric,
     uniqueness,
     updates,
@@ -170,6 +171,7 @@ FAMILIES = (
     resampling,
     pooling,
     interpolation,
+    total_norms,
 )
 
 finish_rules()
