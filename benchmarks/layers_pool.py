@@ -21,6 +21,11 @@ def of_images(shape: tuple[int, ...], compute: Callable[[Any, Any], Any]) -> Bui
 
 EARLY, LATE, LAST, SMALL = (32, 64, 56, 56), (32, 128, 28, 28), (32, 512, 7, 7), (64, 16, 12, 12)
 CASES: list[Case] = [
+    Case(
+        "bilinear, 1.5 times, 32x128x28x28",
+        of_images(LATE, lambda F, x: F.interpolate(x, scale_factor=1.5, mode="bilinear")),
+        1.2,
+    ),
     Case("max pool 2x2, 32x64x56x56", of_images(EARLY, lambda F, x: F.max_pool2d(x, 2)), 1.2),
     Case("max pool 2x2, 64x16x12x12", of_images(SMALL, lambda F, x: F.max_pool2d(x, 2)), 1.2),
     Case("max pool 3x3/2, 32x64x56x56", of_images(EARLY, lambda F, x: F.max_pool2d(x, 3, 2, 1)), 1.2),

@@ -1,12 +1,14 @@
-"""Reads, writes and sums at places in planes: y[p, i] = x[p, at[p, i]] and its transpose; places are int32 or int64.
+"""Planes: reads, writes and sums at places, y[p, i] = x[p, at[p, i]] and its transpose; means, and their transpose.
 
-A negative place is none: it reads zero and writes nothing. The sums of a plane are made in the order of the places.
+Places are int32 or int64. A negative place is none: it reads zero and writes nothing. The sums of a plane are made in
+the order of the places.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 
+from tapegrad.kernels.reduce_lanes import add, row_reducer, step_of
 from tapegrad.native.cache import jit
 from tapegrad.native.dtypes import INT32, INT64, ITEM_BYTES, POINTERS, SCALARS
 from tapegrad.native.parallel import parallel_for
@@ -16,6 +18,7 @@ WHOLE, PART, AT, WIDE, PLANES, N, M, FRESH, TASK = range(9)  # the words of a co
 WORDS = 16
 GATHER, SCATTER, PLACE = range(3)
 _TASK_WORK = 1 << 16
+_BLOCK = 2048
 _narrow, _wide = POINTERS[INT32], POINTERS[INT64]
 
 
@@ -55,6 +58,41 @@ def make_planes(dtype: int, mode: int) -> Callable[..., int]:
     def run(context, threads):
         words = int64_at(context)
         words[TASK] = max(1, _TASK_WORK // max(1, words[N] // 4 + words[M]))
+        return parallel_for(threads, task, context, (words[PLANES] + words[TASK] - 1) // words[TASK])
+
+    return run
+
+
+def make_plane_mean(dtype: int, transposed: bool) -> Callable[..., int]:
+    """Return ``run(words, threads)``: part[p] = the mean of whole[p]; or its transpose, whole[p, i] = part[p] / N."""
+    pointer, size, scalar = POINTERS[dtype], ITEM_BYTES[dtype], SCALARS[dtype]
+    total = row_reducer(dtype, dtype, 0, step_of(add), add)
+
+    @jit
+    def mean(x_address, n):
+        """Sum in blocks, so that rounding errors stay those of a block."""
+        result = 0.0
+        for first in range(0, n, _BLOCK):
+            result += np.float64(total(pointer(x_address + first * size), min(n - first, _BLOCK), scalar(0)))
+        return scalar(result / n)
+
+    @jit
+    def task(context, k, scratch):
+        words = int64_at(context)
+        n, part = words[N], pointer(words[PART])
+        for p in range(k * words[TASK], min(words[PLANES], (k + 1) * words[TASK])):
+            if transposed:
+                share, whole = part[p] / scalar(n), pointer(words[WHOLE] + p * n * size)
+                for i in range(np.uintp(n)):
+                    whole[i] = share
+            else:
+                part[p] = mean(words[WHOLE] + p * n * size, n)
+        return 0
+
+    @jit
+    def run(context, threads):
+        words = int64_at(context)
+        words[TASK] = max(1, _TASK_WORK * 4 // max(1, words[N]))
         return parallel_for(threads, task, context, (words[PLANES] + words[TASK] - 1) // words[TASK])
 
     return run

@@ -219,8 +219,8 @@ def _make_spread(dtype: int) -> Callable[..., int]:
             low, high = m, m
         for k in range(low + m - high):
             j = k if k < low else k - low + high
-            total = scalar(0)
-            for t in range(counts[j]):
+            total = scalar(weights[j]) * x[starts[j]] if counts[j] > 0 else scalar(0)
+            for t in range(1, counts[j]):
                 total += scalar(weights[t * m + j]) * x[starts[j] + t]
             y[j] = total
         return 0
@@ -251,8 +251,20 @@ def make_resample(dtype: int) -> Callable[..., int]:
         return 0
 
     @jit
-    def do_row(words, row, scratch):
-        plane, i = divmod(row, words[NEW_HEIGHT])
+    def repeats(rows, i):
+        """Return whether window i of the rows is the one before it: enlarging by a whole number gives equal rows."""
+        starts, counts, divisors, weights = starts_of(rows), counts_of(rows), divisors_of(rows), weights_of(rows)
+        if starts[i] != starts[i - 1] or counts[i] != counts[i - 1] or divisors[i] != divisors[i - 1]:
+            return False
+        m = int64_at(rows)[M]
+        for t in range(counts[i]):
+            if weights[t * m + i] != weights[t * m + i - 1]:
+                return False
+        return True
+
+    @jit
+    def do_row(words, plane, i, scratch):
+        row = plane * words[NEW_HEIGHT] + i
         x = words[X] + plane * words[HEIGHT] * words[WIDTH] * size
         y = words[Y] + row * words[NEW_WIDTH] * size
         rows, columns, width = words[ROWS], words[COLUMNS], words[WIDTH]
@@ -285,8 +297,19 @@ def make_resample(dtype: int) -> Callable[..., int]:
         words = int64_at(context)
         if words[COLUMNS] != 0:
             copy_weights(words[COLUMNS], scratch)
-        for row in range(k * words[TASK], min(words[COUNT], (k + 1) * words[TASK])):
-            do_row(words, row, scratch)
+        rows, n = words[ROWS], words[NEW_WIDTH]
+        first = k * words[TASK]
+        plane, i = divmod(first, words[NEW_HEIGHT])
+        for row in range(first, min(words[COUNT], first + words[TASK])):
+            if i > 0 and row > first and rows != 0 and repeats(rows, i):
+                before, y = pointer(words[Y] + (row - 1) * n * size), pointer(words[Y] + row * n * size)
+                for j in range(np.uintp(n)):
+                    y[j] = before[j]
+            else:
+                do_row(words, plane, i, scratch)
+            i += 1
+            if i == words[NEW_HEIGHT]:
+                i, plane = 0, plane + 1
         return 0
 
     @jit

@@ -1,4 +1,4 @@
-"""The ops of max pooling: maxima of windows with their places, and what their gradients are made of.
+"""The ops of max pooling: maxima of windows with their places, and what their gradients are made of; means of planes.
 
 The places of a result, int32 indices into the planes of the input, are all that its gradient reads.
 """
@@ -39,6 +39,7 @@ from tapegrad.kernels.planes import (
     M,
     N,
     bad_place,
+    make_plane_mean,
     make_planes,
 )
 from tapegrad.native.cache import jit
@@ -427,5 +428,101 @@ MAX_UNPOOL = declare(
             ((make(1, 3), np.array([[4, 0, 2]])), {"attributes": (1, 6)}),
         ],
         math="zeros, with x at the places of each plane",
+    )
+)
+
+
+# ---- means of planes ----
+
+
+def plane_mean_infer(st, frame):
+    """Attributes: how many dimensions a plane has; they become 1."""
+    x, y = slot_of(st, input_slot(frame, 0)), slot_of(st, output_slot(frame, 0))
+    y.ndim = x.ndim
+    for d in range(x.ndim):
+        shape_in(y)[d] = shape_in(x)[d] if d < x.ndim - attribute(frame, 0) else 1
+    return 0
+
+
+def plane_share_infer(st, frame):
+    """The result is like the second operand."""
+    _like(st, frame, slot_of(st, input_slot(frame, 1)))
+    return 0
+
+
+@jit
+def _mean_context(st, frame, words, whole_slot, part_slot):
+    words[PLANES] = slot_of(st, part_slot).numel
+    words[N] = slot_of(st, whole_slot).numel // max(1, words[PLANES])
+    words[WHOLE], words[PART] = data_address(st, whole_slot), data_address(st, part_slot)
+
+
+def _mean_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
+    run = make_plane_mean(dtype, transposed=False)
+
+    def kernel(st, frame):
+        context = stack_words(16)
+        _mean_context(st, frame, int64_at(context), input_slot(frame, 0), output_slot(frame, 0))
+        return run(context, state_of(st).pool)
+
+    return kernel
+
+
+def _share_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
+    run = make_plane_mean(dtype, transposed=True)
+
+    def kernel(st, frame):
+        context = stack_words(16)
+        _mean_context(st, frame, int64_at(context), output_slot(frame, 0), input_slot(frame, 0))
+        return run(context, state_of(st).pool)
+
+    return kernel
+
+
+def _plane_axes(attributes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(range(-attributes[0], 0))
+
+
+PLANE_MEAN = declare(
+    Op(
+        name="plane_mean",
+        inputs=("input",),
+        kind=GENERAL,
+        infer=plane_mean_infer,
+        kernel=_mean_kernel,
+        vjp=lambda g, y, x: g.plane_share(x, attributes=OF_ENTRY),
+        dtypes=FLOATS,
+        contiguous=("input",),
+        public=False,
+        reference=lambda x, attributes: x.mean(_plane_axes(attributes), keepdims=True),
+        samples=lambda make: [
+            ((make(2, 3, 4, 5),), {"attributes": (2,)}),
+            ((make(3, 70),), {"attributes": (1,)}),
+            ((make(0, 3, 4),), {"attributes": (2,)}),
+        ],
+        math="the mean of each plane",
+    )
+)
+declare(
+    Op(
+        name="plane_share",
+        inputs=("input", "like"),
+        kind=GENERAL,
+        infer=plane_share_infer,
+        kernel=_share_kernel,
+        vjp=lambda g, y, x, like: (g.plane_mean(attributes=OF_ENTRY), None),
+        dtypes=FLOATS,
+        shape_only=("like",),
+        unpromoted=("like",),
+        contiguous=("input",),
+        public=False,
+        reference=lambda x, like, attributes: (
+            np.broadcast_to(x, like.shape) / np.prod(like.shape[like.ndim - attributes[0] :])
+        ),
+        samples=lambda make: [
+            ((make(2, 3, 1, 1), make(2, 3, 4, 5)), {"attributes": (2,)}),
+            ((make(3, 1), make(3, 70)), {"attributes": (1,)}),
+        ],
+        math="x / n in all n elements of its plane",
     )
 )

@@ -12,7 +12,7 @@ import numpy as np
 from tapegrad.native.dtypes import FLOAT32, INT64, UINT8
 from tapegrad.ops.calls import TORCH_NAMES, call, call_several, expect_tensor, functions, shape_of
 from tapegrad.ops.lookups import IndexRangeError, call_at
-from tapegrad.ops.max_pool_ops import ADAPTIVE_MAX_POOL, MAX_POOL, MAX_UNPOOL, window_attributes
+from tapegrad.ops.max_pool_ops import ADAPTIVE_MAX_POOL, MAX_POOL, MAX_UNPOOL, PLANE_MEAN, window_attributes
 from tapegrad.ops.registry import registry
 from tapegrad.ops.resampling import Windows, mean_windows, resample, resample_dim, tables_of
 from tapegrad.runtime.handle import Tensor
@@ -347,8 +347,7 @@ def adaptive_avg_pool(spatial: int, input: Tensor, output_size: Any) -> Tensor:
     """Return the means of so many windows that share out the last ``spatial`` dimensions."""
     sizes = _adaptive_sizes(f"adaptive_avg_pool{spatial}d", spatial, input, output_size)
     if all(size == 1 for size in sizes):
-        mean: Tensor = functions["mean"](input, tuple(range(-spatial, 0)), True)
-        return mean
+        return call(PLANE_MEAN, input, attributes=(spatial,))
     return resample(input, [_sharing_tables(n, m) for n, m in zip(shape_of(input)[-spatial:], sizes, strict=True)])
 
 
