@@ -13,7 +13,7 @@ from tapegrad.runtime.errors import raise_status
 from tapegrad.runtime.handle import Tensor, wrap
 from tapegrad.runtime.machine import machine
 
-_VERSION = 7  # position of the version among fields_of
+_version_of, _dtype_of = machine.version_of, machine.dtype_of
 _FREED = (
     "Trying to backward through the graph a second time (or directly access saved tensors after they have already been "
     "freed). Saved intermediate values of the graph are freed when you call .backward() or autograd.grad(). Specify "
@@ -22,7 +22,7 @@ _FREED = (
 )
 
 
-@dataclass
+@dataclass(slots=True)
 class Saved:
     """A saved tensor: an operand or a result of the entry, which the machine keeps, or another tensor."""
 
@@ -37,7 +37,7 @@ class Saved:
 
         The entry owns the context, so a context that held a result would keep both alive for ever.
         """
-        version = machine.fields_of(tensor._handle)[_VERSION]
+        version = _version_of(tensor._handle)
         return cls(version, result, operand, tensor if result < 0 and operand < 0 else None)
 
 
@@ -103,7 +103,7 @@ class FunctionCtx:
                 raise RuntimeError(_FREED)
             place = 2 + saved.result if saved.result >= 0 else 2 + self._frame[1] + saved.operand
             tensor = wrap(machine.handle_of_slot(self._frame[place]))
-        version = machine.fields_of(tensor._handle)[_VERSION]
+        version = _version_of(tensor._handle)
         if version != saved.version:
             raise RuntimeError(
                 "one of the variables needed for gradient computation has been modified by an inplace operation: a "
@@ -117,12 +117,11 @@ class FunctionCtx:
         """Note what backward has to know of the arguments and results without keeping them alive."""
         self._arguments = [shape_of(arg) if isinstance(arg, Tensor) else None for arg in args]
         self._outputs = [
-            (shape_of(output), machine.dtype_of(output._handle)) if isinstance(output, Tensor) else None
-            for output in outputs
+            (shape_of(output), _dtype_of(output._handle)) if isinstance(output, Tensor) else None for output in outputs
         ]
         self._positions = positions
-        for name in ("_dirty", "_not_differentiable"):
-            self.__dict__.pop(name, None)
+        self.__dict__.pop("_dirty", None)
+        self.__dict__.pop("_not_differentiable", None)
 
     def _forget(self) -> None:
         if self._saved:

@@ -25,13 +25,19 @@ _OP = declare(
 )
 
 
+_append_python, _dtype_of, _flags_of = machine.append_python, machine.dtype_of, machine.flags_of
+
+
 def _requires_grad(tensor: Tensor) -> bool:
     return bool(machine.flags_of(tensor._handle) & REQUIRES_GRAD)
 
 
 def _position(tensor: Any, among: Sequence[Any]) -> int:
     """Return the place of an object among others, by identity; -1 if it is not there."""
-    return next((k for k, other in enumerate(among) if other is tensor), -1)
+    for k, other in enumerate(among):
+        if other is tensor:
+            return k
+    return -1
 
 
 class CustomCall:
@@ -42,6 +48,11 @@ class CustomCall:
         self.args = args
         self.operands = [arg for arg in args if isinstance(arg, Tensor)]
         self.written = ctx._dirty
+        if self.written:
+            self._check_written(outputs)
+        self.outputs = tuple([self._as_output(output) for output in outputs])
+
+    def _check_written(self, outputs: tuple[Any, ...]) -> None:
         places = [_position(tensor, self.operands) for tensor in self.written]
         if -1 in places:
             raise RuntimeError(f"mark_dirty only accepts input tensors, but argument {places.index(-1)} isn't one")
@@ -50,7 +61,6 @@ class CustomCall:
                 "Some elements marked as dirty during the forward method were not returned as output. The inputs that "
                 "are modified inplace must all be outputs of the Function."
             )
-        self.outputs = tuple([self._as_output(output) for output in outputs])
 
     def _is_dirty(self, output: Any) -> bool:
         return _position(output, self.written) >= 0
@@ -82,9 +92,7 @@ class CustomCall:
         found = {
             id(output): k
             for k, output in enumerate(self.outputs)
-            if isinstance(output, Tensor)
-            and machine.dtype_of(output._handle) >= FLOAT32
-            and _position(output, fixed) < 0
+            if isinstance(output, Tensor) and _dtype_of(output._handle) >= FLOAT32 and _position(output, fixed) < 0
         }
         return sorted(found.values())
 
@@ -93,16 +101,10 @@ class CustomCall:
         ctx._describe(self.args, self.outputs, positions)
         results = [self.outputs[k] for k in positions]
         mask = self._save(results)
-        pairs = [(result._handle, int(self._is_dirty(result))) for result in results]
-        status = machine.append_python(
-            _OP.code,
-            machine.keep(ctx),
-            mask,
-            len(self.operands),
-            len(results),
-            *[operand._handle for operand in self.operands],
-            *[number for pair in pairs for number in pair],
-        )
+        words = [operand._handle for operand in self.operands]
+        for result in results:
+            words += (result._handle, int(self._is_dirty(result)))
+        status = _append_python(_OP.code, machine.keep(ctx), mask, len(self.operands), len(results), *words)
         if status < 0:
             raise_status(status)
 
@@ -114,7 +116,7 @@ class CustomCall:
             if tensor is None:
                 saved.append(None)
                 continue
-            if machine.flags_of(tensor._handle) & INFERENCE:
+            if _flags_of(tensor._handle) & INFERENCE:
                 machine.state["error_op"] = _OP.code
                 raise_status(INFERENCE_SAVED)
             result, operand = _position(tensor, results), _position(tensor, self.operands)

@@ -17,6 +17,7 @@ from tapegrad.runtime.layout import REQUIRES_GRAD
 from tapegrad.runtime.machine import machine
 
 _GRAD_BIT = 1
+_flags_of, _modes, _set_modes = machine.flags_of, machine.modes, machine.set_modes
 
 
 class Function:
@@ -88,17 +89,17 @@ class Function:
             args = bound.args
         elif kwargs:
             raise TypeError(f"{cls.__name__}.apply() takes no keyword arguments")
-        needs = tuple([isinstance(arg, Tensor) and _requires_grad(arg) for arg in args])
+        needs = tuple([isinstance(arg, Tensor) and _flags_of(arg._handle) & REQUIRES_GRAD != 0 for arg in args])
         ctx = _context_class(cls)(needs)
-        modes = machine.modes()
-        machine.set_modes(modes & ~_GRAD_BIT)
+        modes = _modes()
+        _set_modes(modes & ~_GRAD_BIT)
         try:
             output = _run_forward(cls, ctx, args, has_setup)
             single = not isinstance(output, tuple)
             call = CustomCall(ctx, args, (output,) if single else output)
             call.finish(bool(modes & _GRAD_BIT and any(needs)))
         finally:
-            machine.set_modes(modes)
+            _set_modes(modes)
         for tensor in call.written:
             functions["_rebase"](tensor)
         return call.outputs[0] if single else call.outputs

@@ -120,6 +120,12 @@ def numel_of(self, args, count):
     return from_int64(slot_of(st, slot_of_handle(st, as_int64(int64_at(args)[0]))).numel)
 
 
+def version_of(self, args, count):
+    """version_of(handle) -> how many writes the tensor's memory has seen"""
+    st = as_int64(self)
+    return from_int64(storage_of(st, slot_of_handle(st, as_int64(int64_at(args)[0]))).version)
+
+
 def numbers_of(self, args, count):
     """numbers_of(handle) -> list of all numbers, in row-major order"""
     st = as_int64(self)
@@ -265,6 +271,7 @@ VALUE_ENTRY_POINTS = {
     "item_of": item_of,
     "set_item": set_item,
     "numel_of": numel_of,
+    "version_of": version_of,
     "numbers_of": numbers_of,
     "tensor_of": tensor_of,
     "wrap_array": wrap_array,
