@@ -15,7 +15,8 @@ from tapegrad.runtime.handle import Tensor, wrap
 from tapegrad.runtime.layout import MAX_NDIM, RESULT_DTYPE
 from tapegrad.runtime.machine import machine
 
-_emit, _emit_in_place = machine.emit, machine.emit_in_place
+_emit, _emit_in_place, _shape_of = machine.emit, machine.emit_in_place, machine.shape_of
+_new = object.__new__
 PYTHON_NUMBERS = (bool, int, float)
 TORCH_NAMES = ("Bool", "Byte", "Int", "Long", "Float", "Double")  # of the dtypes, in messages
 
@@ -40,10 +41,17 @@ def operand(value: Any, op: str = "an op") -> Any:
 
 def call(op: Op, *operands: Any, attributes: Sequence[int | float] = ()) -> Tensor:
     """Emit an op on tensors and numbers; return its first result."""
-    handle = _emit(op.code, len(operands), *[operand(value, op.name) for value in operands], *attributes)
+    handle = _emit(
+        op.code,
+        len(operands),
+        *[value._handle if value.__class__ is Tensor else operand(value, op.name) for value in operands],
+        *attributes,
+    )
     if handle < 0:
         raise_status(handle)
-    return wrap(handle)
+    tensor: Tensor = _new(Tensor)  # what wrap does: a call less
+    tensor._handle = handle
+    return tensor
 
 
 def call_several(op: Op, *operands: Any, attributes: Sequence[int | float] = ()) -> tuple[Tensor, ...]:
@@ -136,11 +144,11 @@ def tensor_method(*names: str) -> Callable[[F], F]:
 
 
 def ndim_of(tensor: Tensor) -> int:
-    return len(machine.shape_of(tensor._handle))
+    return len(_shape_of(tensor._handle))
 
 
 def shape_of(tensor: Tensor) -> tuple[int, ...]:
-    return machine.shape_of(tensor._handle)
+    return _shape_of(tensor._handle)
 
 
 def normal_dim(dim: int, ndim: int) -> int:

@@ -6,9 +6,10 @@ import numpy as np
 
 from tapegrad.kernels.loops import like
 from tapegrad.kernels.vector_primitives import absolute
-from tapegrad.native.dtypes import FLOAT64
+from tapegrad.native.dtypes import BOOL, FLOAT64
 from tapegrad.ops.calls import call, expect_tensor, function, functions, shape_of
 from tapegrad.ops.elementwise import elementwise
+from tapegrad.ops.registry import registry
 from tapegrad.runtime.handle import Tensor
 from tapegrad.runtime.layout import TO_BOOL
 from tapegrad.runtime.machine import machine
@@ -138,6 +139,8 @@ def allclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-
 def equal(input: Tensor, other: Tensor) -> bool:
     """Return whether two tensors have the same shape and the same elements."""
     expect_tensor(input, "equal")
-    if shape_of(input) != shape_of(expect_tensor(other, "equal", "other", 2)):
+    shape = shape_of(input)
+    if shape != shape_of(expect_tensor(other, "equal", "other", 2)):
         return False
-    return bool(functions["all"](functions["eq"](input, other)).item())
+    same = call(registry["eq"], input, other)
+    return bool(call(registry["all"], same, attributes=(BOOL, (1 << len(shape)) - 1, 0, 0)).item())

@@ -178,6 +178,8 @@ EYE = _source("eye", eye_infer, _eye_kernel, "1 on the diagonal, 0 elsewhere", n
 
 def shape_argument(size: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return the shape that ``*size`` names: lengths, or one sequence of them; RuntimeError for a negative length."""
+    if len(size) == 1 and type(size[0]) is int and size[0] >= 0:
+        return size
     if len(size) == 1 and type(size[0]) is not int and not isinstance(size[0], int | Tensor):
         size = tuple(size[0])
     for length in size:
@@ -259,7 +261,8 @@ def empty(
         out: a tensor to write the result into; see ``write_out``.
         layout, pin_memory, memory_format: accepted for torch's sake.
     """
-    check_device(device)
+    if device is not None:
+        check_device(device)
     return finish(_new_tensor(code_of(dtype, out), *shape_argument(size)), requires_grad, out)
 
 
@@ -274,7 +277,8 @@ def zeros(
         >>> tg.zeros(2, 3).tolist()
         [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
     """
-    check_device(device)
+    if device is not None:
+        check_device(device)
     return _filled(shape_argument(size), 0, code_of(dtype, out), requires_grad, out)
 
 
@@ -283,7 +287,8 @@ def ones(
     *size: Any, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """Return a tensor of ones; the arguments are those of ``empty``."""
-    check_device(device)
+    if device is not None:
+        check_device(device)
     return _filled(shape_argument(size), 1, code_of(dtype, out), requires_grad, out)
 
 

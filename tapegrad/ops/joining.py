@@ -274,6 +274,7 @@ def _join(name: str, infer: Callable[..., int], math: str) -> Op:
     )
 
 
+_shape_of = machine.shape_of
 _CAT = _join("cat", cat_infer, "x1, x2, ... one after the other")
 _STACK = _join("stack", stack_infer, "x1, x2, ... along a new dimension")
 
@@ -316,6 +317,33 @@ def _emit(op: Op, parts: list[Tensor], dim: int, places: Iterable[int]) -> Tenso
     return wrap(handle)
 
 
+def _cat_alike(tensors: Any, dim: int) -> Tensor | None:
+    """Join tensors of one shape, the usual case; None where they are not, or anything else is not as expected."""
+    if (tensors.__class__ is not list and tensors.__class__ is not tuple) or not tensors:
+        return None
+    shape, handles = None, []
+    for part in tensors:
+        if not isinstance(part, Tensor):
+            return None
+        handles.append(part._handle)
+        if shape is None:
+            shape = _shape_of(part._handle)
+        elif _shape_of(part._handle) != shape:
+            return None
+    ndim = len(shape or ())
+    if not -ndim <= dim < ndim:
+        return None
+    assert shape is not None
+    dim %= ndim
+    count, length = len(handles), shape[dim]
+    if length == 0:
+        return None
+    handle = machine.emit(_CAT.code, count, *handles, dim, *range(0, count * length, length))
+    if handle < 0:
+        raise_status(handle)
+    return wrap(handle)
+
+
 @function(method=False, aliases=("concat", "concatenate"))
 def cat(tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None, axis: int | None = None) -> Tensor:
     """Return tensors joined along a dimension.
@@ -335,11 +363,14 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None, a
         >>> tg.cat([tg.tensor([1, 2]), tg.tensor([3])])
         tensor([1, 2, 3])
     """
+    if axis is not None:
+        dim = axis
+    result = _cat_alike(tensors, dim) if out is None else None
+    if result is not None:
+        return result
     parts = _tensor_list(tensors, "cat")
     if not parts:
         raise ValueError("cat(): expected a non-empty list of Tensors")
-    if axis is not None:
-        dim = axis
     shapes = [shape_of(part) for part in parts]
     if () in shapes:
         raise RuntimeError(f"zero-dimensional tensor (at position {shapes.index(())}) cannot be concatenated")
@@ -355,9 +386,9 @@ def stack(tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None)
     parts = _tensor_list(tensors, "stack")
     if not parts:
         raise RuntimeError("stack expects a non-empty TensorList")
-    shape = shape_of(parts[0])
+    shape = _shape_of(parts[0]._handle)
     for k, part in enumerate(parts):
-        if shape_of(part) != shape:
+        if _shape_of(part._handle) != shape:
             raise RuntimeError(
                 f"stack expects each tensor to be equal size, but got {list(shape)} at entry 0 and "
                 f"{list(shape_of(part))} at entry {k}"

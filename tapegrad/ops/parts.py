@@ -99,14 +99,24 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     if not shape:
         raise IndexError("Dimension specified as 0 but tensor has no dimensions")
     dim = normal_dim(dim, len(shape))
-    handles = [_emit(INDEX.code, 1, input._handle, SKIP, dim, SELECT, k) for k in range(shape[dim])]
+    code, source = INDEX.code, input._handle
+    skip = (SKIP, dim, SELECT) if dim else (SELECT,)
+    handles = [_emit(code, 1, source, *skip, k) for k in range(shape[dim])]
     if handles and min(handles) < 0:
         raise_status(min(handles))
-    return tuple(wrap(handle) for handle in handles)
+    return tuple([wrap(handle) for handle in handles])
 
 
 def _pieces(tensor: Tensor, dim: int, bounds: Sequence[int]) -> tuple[Tensor, ...]:
-    return tuple([slice_dim(tensor, dim, start, stop) for start, stop in pairwise(bounds)])
+    code, source = INDEX.code, tensor._handle
+    skip = (SKIP, dim, SLICE) if dim else (SLICE,)
+    pieces = []
+    for start, stop in pairwise(bounds):
+        handle = _emit(code, 1, source, *skip, start, stop, 1)
+        if handle < 0:
+            raise_status(handle)
+        pieces.append(wrap(handle))
+    return tuple(pieces)
 
 
 @function(aliases=("split_with_sizes",))
@@ -136,8 +146,8 @@ def split(tensor: Tensor, split_size_or_sections: Any = None, dim: int = 0, *, s
         return _pieces(tensor, dim, [sum(size[:k]) for k in range(len(size) + 1)])
     if size < 0 or (size == 0 and shape[dim] != 0):
         raise RuntimeError(f"split expects split_size be non-negative, but got split_size={size}")
-    count = max(-(-shape[dim] // size), 1) if size else 1
-    return _pieces(tensor, dim, [min(k * size, shape[dim]) for k in range(count + 1)])
+    length = shape[dim]
+    return _pieces(tensor, dim, [*range(0, length, size), length] if length else [0, 0])
 
 
 @function()
@@ -148,10 +158,11 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
         raise RuntimeError("chunk expects at least a 1-dimensional tensor")
     if chunks <= 0:
         raise RuntimeError(f"chunk expects `chunks` to be greater than 0, got: {chunks}")
-    length = shape[normal_dim(dim, len(shape))]
+    dim = normal_dim(dim, len(shape))
+    length = shape[dim]
     if length == 0:
-        return _pieces(input, normal_dim(dim, len(shape)), [0] * (chunks + 1))
-    return split(input, -(-length // chunks), dim)
+        return _pieces(input, dim, [0] * (chunks + 1))
+    return _pieces(input, dim, [*range(0, length, -(-length // chunks)), length])
 
 
 @function()

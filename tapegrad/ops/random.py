@@ -32,7 +32,7 @@ from tapegrad.runtime.dtype import DTYPES
 from tapegrad.runtime.entry_points import FIELDS
 from tapegrad.runtime.errors import raise_status
 from tapegrad.runtime.handle import Tensor
-from tapegrad.runtime.layout import BAD_ARGUMENT, CONTIGUOUS
+from tapegrad.runtime.layout import BAD_ARGUMENT, CONTIGUOUS, REQUIRES_GRAD
 from tapegrad.runtime.machine import machine
 
 _ADDRESS = FIELDS.index("address")
@@ -299,6 +299,22 @@ def _new(
     return result
 
 
+def _drawn(
+    op: Op, size: tuple[Any, ...], dtype: Any, device: Any, generator: Any, requires_grad: bool, out: Any
+) -> Tensor:
+    """Return a new tensor of standard uniform or normal numbers."""
+    if device is not None:
+        check_device(device)
+    code = code_of(dtype, out)
+    result = finish(machine.new_tensor(code, *shape_argument(size)), False, out)
+    if code < FLOAT32:
+        _expect_float(result, "check_uniform_bounds" if op is random_ops.UNIFORM else "normal_kernel_cpu")
+    _fill(op, result, generator, 0.0, 1.0)
+    if requires_grad:
+        machine.set_flags(result._handle, REQUIRES_GRAD, 0)
+    return result
+
+
 @function(method=False)
 def rand(
     *size: Any,
@@ -320,7 +336,7 @@ def rand(
         out: a tensor to write the result into.
         layout, device, pin_memory: accepted for torch's sake.
     """
-    return _new(shape_argument(size), dtype, device, lambda x: uniform_(x, generator=generator), requires_grad, out)
+    return _drawn(random_ops.UNIFORM, size, dtype, device, generator, requires_grad, out)
 
 
 @function(method=False)
@@ -335,7 +351,7 @@ def randn(
     pin_memory: bool = False,
 ) -> Tensor:
     """Return a tensor of normal numbers of mean 0 and standard deviation 1; the arguments are those of ``rand``."""
-    return _new(shape_argument(size), dtype, device, lambda x: normal_(x, generator=generator), requires_grad, out)
+    return _drawn(random_ops.NORMAL, size, dtype, device, generator, requires_grad, out)
 
 
 @function(method=False)

@@ -116,6 +116,10 @@ def reshape_as(self: Tensor, other: Tensor) -> Tensor:
 @function()
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Return the tensor with the dimensions from ``start_dim`` to ``end_dim`` made one."""
+    if start_dim == 0 and end_dim == -1 and machine.flags_of(input._handle) & CONTIGUOUS:
+        shape = shape_of(input)
+        if len(shape) != 1 and 0 not in shape:
+            return call(VIEW_OP, input, attributes=(-1,))
     shape = shape_of(input)
     start, end = normal_dim(start_dim, len(shape)), normal_dim(end_dim, len(shape))
     if start > end:
@@ -152,17 +156,20 @@ def ravel(input: Tensor) -> Tensor:
 @function()
 def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     """Return a view without dimensions of length 1: all of them, or those named that have this length."""
-    shape = shape_of(input)
+    shape = shape_of(expect_tensor(input, "squeeze"))
     dims = range(len(shape)) if dim is None else () if dim == () else normal_dims(dim, len(shape))
-    mask = sum(1 << d for d in dims if d < len(shape) and shape[d] == 1)
-    return call(SQUEEZE, expect_tensor(input, "squeeze"), attributes=(mask,))
+    mask = 0
+    for d in dims:
+        if d < len(shape) and shape[d] == 1:
+            mask |= 1 << d
+    return call(SQUEEZE, input, attributes=(mask,))
 
 
 @function()
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
     """Return a view with a new dimension of length 1 at ``dim``."""
-    dim = normal_dim(dim, len(shape_of(input)) + 1)
-    return call(UNSQUEEZE, expect_tensor(input, "unsqueeze"), attributes=(1 << dim,))
+    ndim = len(shape_of(expect_tensor(input, "unsqueeze"))) + 1
+    return call(UNSQUEEZE, input, attributes=(1 << (dim if 0 <= dim < ndim else normal_dim(dim, ndim)),))
 
 
 @function(aliases=("swapaxes", "swapdims"))
