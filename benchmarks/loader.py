@@ -63,9 +63,7 @@ def measure(samples, shape, size):
 
 
 def main():
-    print(
-        f"{'samples':>8} {'shape':>12} {'batch':>5} {'threads':>7}  batches/s: {'loader':>9} {'by hand':>9} torch's loader, by hand"
-    )
+    print(" samples        shape batch threads  batches/s:    loader   by hand torch's loader, by hand")
     for threads in (1, 2):
         torch.set_num_threads(threads)
         tg.set_num_threads(threads)

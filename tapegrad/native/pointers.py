@@ -131,6 +131,21 @@ def stack_words(typing_context, count):
     return types.int64(count), build
 
 
+@intrinsic
+def prefetch(typing_context, address):
+    """Have the processor fetch the cache line at an address, which need not be anybody's memory, for reading."""
+
+    def build(context, builder, signature, args):
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, ir.IntType(32), ir.IntType(32), ir.IntType(32)])
+        function = get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        flags = [ir.Constant(ir.IntType(32), flag) for flag in (0, 3, 1)]  # to read, into all caches, data
+        builder.call(function, [builder.inttoptr(args[0], byte), *flags])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), build
+
+
 int64_at = pointer_to(np.int64)
 float64_at = pointer_to(np.float64)
 float64_bits = bitcast(types.float64, types.int64)

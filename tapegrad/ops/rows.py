@@ -7,7 +7,8 @@ import numpy as np
 
 from tapegrad.native.cache import jit
 from tapegrad.native.dtypes import INT64
-from tapegrad.native.pointers import int64_at, pointer_to
+from tapegrad.native.parallel import parallel_for
+from tapegrad.native.pointers import int64_at, pointer_to, prefetch, stack_words
 from tapegrad.ops.index_ops import check_indices
 from tapegrad.ops.registry import Op, declare
 from tapegrad.runtime.layout import (
@@ -20,10 +21,16 @@ from tapegrad.runtime.layout import (
     output_slot,
     shape_in,
     slot_of,
+    state_of,
     strides_in,
 )
 
 MOST_TENSORS = 3
+_ORDER, _SOURCE, _LENGTH, _STEP, _TO, _SIZE, _COUNT, _EACH = range(8)  # the words that a task reads
+_TASK_BYTES = 1 << 18
+# Fetching the beginning of the row after the next, the rest of which the processor then fetches by itself, gathers rows
+# of 3 KB out of 190 MB at 9.2 GB/s, without it 7.5; whole rows give 7.7.
+_AHEAD, _PREFETCHED = 2, 512  # rows, bytes
 _bytes_at = pointer_to(np.uint8)
 
 
@@ -91,33 +98,65 @@ def _copy_scattered(row, to, source, item):
         _copy(to + i * item, source + offset * item, item)
 
 
+@jit
+def _row_at(w, i):
+    """Return the address of the row that is the i-th of the batch."""
+    at = int64_at(w[_ORDER])[i]
+    return w[_SOURCE] + (at + w[_LENGTH] if at < 0 else at) * w[_STEP]
+
+
+@jit
+def _gather_piece(context, k, scratch):
+    """Copy the rows of one task; those to come are fetched into the cache meanwhile, or each would be waited for."""
+    w = int64_at(context)
+    first = k * w[_EACH]
+    last = min(first + w[_EACH], w[_COUNT])
+    for i in range(first, last):
+        if i + _AHEAD < last:
+            ahead = _row_at(w, i + _AHEAD)
+            for line in range(0, min(w[_SIZE], _PREFETCHED), 64):
+                prefetch(ahead + line)
+        _copy(w[_TO] + i * w[_SIZE], _row_at(w, i), w[_SIZE])
+    return 0
+
+
+@jit
+def _gather(st, row, order, count, to, source):
+    """Copy ``count`` rows, whose numbers have been checked."""
+    context = stack_words(8)
+    w = int64_at(context)
+    n = shape_in(row)[0]
+    item = item_bytes(row.dtype)
+    w[_ORDER] = order
+    w[_SOURCE] = source
+    w[_LENGTH] = n
+    w[_STEP] = strides_in(row)[0] * item
+    w[_TO] = to
+    w[_SIZE] = row.numel // n * item
+    w[_COUNT] = count
+    w[_EACH] = max(1, _TASK_BYTES // w[_SIZE])
+    if _is_one_piece(row):
+        return parallel_for(state_of(st).pool, _gather_piece, context, (count + w[_EACH] - 1) // w[_EACH])
+    for i in range(count):
+        _copy_scattered(row, to + i * w[_SIZE], _row_at(w, i), item)
+    return 0
+
+
 def _rows_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     def kernel(st, frame):
-        order = int64_at(data_address(st, input_slot(frame, 0)) + 8 * attribute(frame, 0))
+        order = data_address(st, input_slot(frame, 0)) + 8 * attribute(frame, 0)
         count = attribute(frame, 1)
         for k in range(MOST_TENSORS):
             if input_slot(frame, k + 1) < 0:
                 continue
             row = slot_of(st, input_slot(frame, k + 1))
             n = shape_in(row)[0]
-            status = check_indices(st, order, count, -n, n, 0)
+            status = check_indices(st, int64_at(order), count, -n, n, 0)
             if status < 0:
                 return status
-            if row.numel == 0 or count == 0:
-                continue
-            item = item_bytes(row.dtype)
-            size = row.numel // n * item
-            step = strides_in(row)[0] * item
-            source = data_address(st, input_slot(frame, k + 1))
-            to = data_address(st, output_slot(frame, k))
-            whole = _is_one_piece(row)
-            for i in range(count):
-                at = order[i]
-                at += n if at < 0 else 0
-                if whole:
-                    _copy(to + i * size, source + at * step, size)
-                else:
-                    _copy_scattered(row, to + i * size, source + at * step, item)
+            if row.numel > 0 and count > 0:
+                source = data_address(st, input_slot(frame, k + 1))
+                _gather(st, row, order, count, data_address(st, output_slot(frame, k)), source)
         return 0
 
     return kernel
