@@ -120,19 +120,60 @@ def test_second_derivatives():
     assert tg.autograd.gradgradcheck(lambda w: F.embedding(index, w * w, padding_idx=1), (table,))
 
 
+def rows_loss(layer):
+    """Return a loss whose gradient is contiguous, as a network's is."""
+    return (layer(tg.tensor(INDEX)) * tg.tensor(WEIGHTS)).sum()
+
+
 def test_gradients_of_several_batches_add_up_in_one_buffer():
     layer = nn.Embedding(7, 5, _weight=tg.tensor(TABLE))
-    layer(tg.tensor(INDEX)).sum().backward()
-    pointer = layer.weight.grad.data_ptr()
+    rows_loss(layer).backward()
+    pointer, version = layer.weight.grad.data_ptr(), layer.weight.grad._version
     once = layer.weight.grad.numpy().copy()
-    layer(tg.tensor(INDEX)).sum().backward()
-    assert layer.weight.grad.data_ptr() == pointer
-    np.testing.assert_allclose(layer.weight.grad.numpy(), 2 * once)
+    rows_loss(layer).backward()
+    assert layer.weight.grad.data_ptr() == pointer and layer.weight.grad._version == version + 1
+    np.testing.assert_allclose(layer.weight.grad.numpy(), 2 * once, rtol=1e-12)
+    (grad,) = tg.autograd.grad(rows_loss(layer), [layer.weight])
+    np.testing.assert_allclose(grad.numpy(), once, rtol=1e-12)
+    np.testing.assert_allclose(layer.weight.grad.numpy(), 2 * once, rtol=1e-12)
     seen = []
     layer.weight.register_hook(lambda grad: seen.append(grad.numpy().copy()))
-    layer(tg.tensor(INDEX)).sum().backward()
-    np.testing.assert_allclose(seen[0], once)
-    np.testing.assert_allclose(layer.weight.grad.numpy(), 3 * once)
+    rows_loss(layer).backward()
+    np.testing.assert_allclose(seen[0], once, rtol=1e-12)
+    np.testing.assert_allclose(layer.weight.grad.numpy(), 3 * once, rtol=1e-12)
+
+
+def test_a_gradient_that_is_there_is_added_to_without_a_dense_buffer():
+    layer, index = nn.Embedding(100_000, 16), tg.arange(10)
+    weights = tg.ones(10, 16)
+    (layer(index) * weights).sum().backward()
+    tg.empty_cache()
+    before = tg.memory_stats()["in_use"]
+    seen = []
+    result = layer(index) * weights
+    result.register_hook(lambda grad: seen.append(tg.memory_stats()["peak"]))
+    result.sum().backward()
+    assert tg.memory_stats()["peak"] - max(seen[0], before) < 1 << 20  # the table has 6.4 MB
+    assert layer.weight.grad[:10].sum().item() == 320 and layer.weight.grad[10:].abs().sum().item() == 0
+
+
+@pytest.mark.filterwarnings("ignore:Using backward")
+@pytest.mark.parametrize("kind", ["strided", "wants a gradient", "its own memory"])
+def test_a_gradient_that_cannot_be_added_to_at_once_is_added_to_in_the_end(kind):
+    table = tg.tensor(TABLE, requires_grad=True)
+    ones = tg.ones(7, 5, dtype=tg.float64)
+    table.grad = {"strided": tg.ones(5, 7, dtype=tg.float64).t()}.get(kind, ones)
+    weights = tg.tensor(WEIGHTS)
+    if kind == "its own memory":  # the result's gradient lies in the buffer that is added to
+        y = F.embedding(tg.tensor([1, 1]), table)
+        y.backward(ones[:2])
+        assert table.grad.tolist() == [[1.0] * 5, [3.0] * 5, *[[1.0] * 5] * 5]
+        return
+    y = F.embedding(tg.tensor(INDEX), table)
+    (y * weights).sum().backward(create_graph=kind == "wants a gradient")
+    expected = np.ones_like(TABLE)
+    np.add.at(expected, INDEX, WEIGHTS)
+    np.testing.assert_allclose(table.grad.detach().numpy(), expected, rtol=1e-12)
 
 
 def test_a_table_that_is_also_multiplied_with_gets_both_gradients():

@@ -300,10 +300,25 @@ def _fill_attributes(frame, at, rule, entry_words, operand):
 
 
 @jit
-def _cotangent_to_write(st, rule, frame):
+def _grad_to_write(st, slot):
+    """Return what a leaf has in ``.grad``, if a gradient may be added to it before it is complete, else -1."""
+    row = slot_of(st, slot)
+    if row.producer >= 0 or row.grad < 0 or row.flags & HOOKED or state_of(st).anomaly & CHECK_NAN:
+        return types.int64(-1)
+    grad = slot_of_handle(st, types.int64(row.grad))
+    held = slot_of(st, grad)
+    storage = storage_row(state_of(st).storages, held.storage)
+    if held.flags & REQUIRES_GRAD or not held.flags & CONTIGUOUS or storage.read_only or held.dtype != row.dtype:
+        return types.int64(-1)
+    return grad if same_shape(held, row) else types.int64(-1)
+
+
+@jit
+def _cotangent_to_write(st, rule, frame, accumulate):
     """Return the cotangent of the operand that a row's result is for, if the row's kernel may add to it, else -1.
 
-    Nothing else may reach it, and the operands must be as the kernel needs them, since emit is passed by.
+    Nothing else may reach it, and the operands must be as the kernel needs them, since emit is passed by. Where a leaf
+    has no cotangent yet but a ``.grad`` to which it would be added in the end, it is that.
     """
     state = state_of(st)
     spec = op_row(state.ops, rule.op)
@@ -312,12 +327,21 @@ def _cotangent_to_write(st, rule, frame):
     if not spec.accumulates or state.grad_enabled or rule.inputs[last] != REF_INPUT:
         return types.int64(-1)
     total = types.int64(slot_of(st, words[FRAME_INPUTS + last]).cotangent)
-    if total < 0 or not _is_sole_owner(st, total):
+    if total < 0:
+        total = _grad_to_write(st, words[FRAME_INPUTS + last]) if accumulate != 0 else total
+    elif not _is_sole_owner(st, total):
+        return types.int64(-1)
+    if total < 0:
         return types.int64(-1)
     if slot_of(st, words[FRAME_INPUTS]).dtype != slot_of(st, total).dtype:
         return types.int64(-1)
     for k in range(last):
-        if (spec.contiguous >> k) & 1 and not slot_of(st, words[FRAME_INPUTS + k]).flags & CONTIGUOUS:
+        if words[FRAME_INPUTS + k] < 0:
+            continue
+        given = slot_of(st, words[FRAME_INPUTS + k])
+        if (spec.contiguous >> k) & 1 and not given.flags & CONTIGUOUS:
+            return types.int64(-1)
+        if given.storage == slot_of(st, total).storage:
             return types.int64(-1)
     return total
 
@@ -330,11 +354,12 @@ def _add_to_cotangent(st, rule, frame, total):
     words[FRAME_INPUTS + rule.count - 1] = total
     dtype = types.int64(slot_of(st, total).dtype)
     kernel = kernel_of(st, types.int64(rule.op), dtype, dtype, 0)
+    storage_row(state_of(st).storages, slot_of(st, total).storage).version += 1
     return call2(kernel, st, frame) if kernel != 0 else KERNEL_MISSING
 
 
 @jit
-def _run_row(st, rule, entry_words, operand, temporaries, used):
+def _run_row(st, rule, entry_words, operand, temporaries, used, accumulate):
     """Emit one row of a rule, or give its result to the operand it is for; return 0 or a status."""
     frame = stack_words(80)
     words = int64_at(frame)
@@ -358,7 +383,7 @@ def _run_row(st, rule, entry_words, operand, temporaries, used):
     status = _fill_attributes(frame, FRAME_INPUTS + rule.count, rule, entry_words, operand)
     if status < 0:
         return status
-    total = _cotangent_to_write(st, rule, frame) if operand < 0 else types.int64(-1)
+    total = _cotangent_to_write(st, rule, frame, accumulate) if operand < 0 else types.int64(-1)
     if total >= 0:
         kept[rule.target] = _GIVEN
         return _add_to_cotangent(st, rule, frame, total)
@@ -373,7 +398,7 @@ def _run_row(st, rule, entry_words, operand, temporaries, used):
 
 
 @jit
-def _run_rule_once(st, entry, wanted, operand):
+def _run_rule_once(st, entry, wanted, operand, accumulate):
     """Emit the rows of an entry's rule that the wanted operands need."""
     state = state_of(st)
     row = entry_row(state.entries, entry)
@@ -388,7 +413,7 @@ def _run_rule_once(st, entry, wanted, operand):
     for r in range(spec.rule_rows):
         rule = rule_row(spec.rule, r)
         if rule.wanted & wanted:
-            status = _run_row(st, rule, entry_words, operand, temporaries, spec.temporaries)
+            status = _run_row(st, rule, entry_words, operand, temporaries, spec.temporaries, accumulate)
             if status < 0:
                 break
     for k in range(used):
@@ -398,7 +423,7 @@ def _run_rule_once(st, entry, wanted, operand):
 
 
 @jit
-def _run_rule(st, entry, retain_graph):
+def _run_rule(st, entry, retain_graph, accumulate):
     state = state_of(st)
     row = entry_row(state.entries, entry)
     spec = op_row(state.ops, row.op)
@@ -409,18 +434,18 @@ def _run_rule(st, entry, retain_graph):
         return NO_DERIVATIVE
     wanted = _wanted(st, entry)
     if not spec.variadic:
-        return _run_rule_once(st, entry, wanted, -1)
+        return _run_rule_once(st, entry, wanted, -1, accumulate)
     words = int64_at(state.words + 8 * row.words)
     for k in range(words[FRAME_INPUT_COUNT]):
         if (wanted >> min(k, 15)) & 1:
-            status = _run_rule_once(st, entry, 1, k)
+            status = _run_rule_once(st, entry, 1, k, accumulate)
             if status < 0:
                 return status
     return 0
 
 
 @jit
-def _differentiate(st, entry, retain_graph):
+def _differentiate(st, entry, retain_graph, accumulate):
     """Run an entry's rule and let go of what it has saved; return 0 or a status."""
     state = state_of(st)
     row = entry_row(state.entries, entry)
@@ -432,7 +457,7 @@ def _differentiate(st, entry, retain_graph):
     if status == 0:
         status = reserve(st, 4 * row.word_count)
     if status == 0:
-        status = _run_rule(st, entry, retain_graph)
+        status = _run_rule(st, entry, retain_graph, accumulate)
     if status == 0 and not retain_graph and row.saved != 0:
         row.flags |= FREED
         free_saved(st, entry)
@@ -440,7 +465,7 @@ def _differentiate(st, entry, retain_graph):
 
 
 @jit
-def _visit(st, entry, retain_graph):
+def _visit(st, entry, retain_graph, accumulate):
     """Take an entry's cotangents through its rule; return 0 or a status."""
     state = state_of(st)
     row = entry_row(state.entries, entry)
@@ -458,7 +483,7 @@ def _visit(st, entry, retain_graph):
     if waiting == 0:
         return 0
     if not state.selective or _wanted(st, entry) != 0:
-        status = _differentiate(st, entry, retain_graph)
+        status = _differentiate(st, entry, retain_graph, accumulate)
         if status < 0:
             return status
     state.pending -= waiting
@@ -572,7 +597,7 @@ def sweep(st, top, retain_graph, accumulate):
     entry = top
     while entry >= 0 and state.pending > 0 and status == 0:
         if not entry_row(state.entries, entry).flags & DEAD:
-            status = _visit(st, entry, retain_graph)
+            status = _visit(st, entry, retain_graph, accumulate)
         entry -= 1
     if status == 0:
         status = _finish_leaves(st, accumulate)
