@@ -190,22 +190,29 @@ def test_fused_weights_are_torch_s(affine, transpose):
         np.testing.assert_allclose(ours.detach().numpy(), theirs.detach().numpy(), rtol=1e-12)
 
 
-def test_a_linear_layer_and_its_batch_norm_become_one():
-    class Norm(nn.Module):  # with BatchNorm's attributes
-        num_features, eps = 2, 1e-5
-
-        def __init__(self):
-            super().__init__()
-            self.weight, self.bias = (nn.Parameter(tg.tensor(NORM[name])) for name in ("w", "b"))
-            self.register_buffer("running_mean", tg.tensor(NORM["rm"]))
-            self.register_buffer("running_var", tg.tensor(NORM["rv"]))
-
-        def forward(self, x):
-            return (x - self.running_mean) / (self.running_var + self.eps).sqrt() * self.weight + self.bias
-
-    made, norm, x = layer(), Norm(), tg.tensor(np.arange(6.0).reshape(2, 3))
+def test_what_cannot_be_fused_is_refused():
+    made, norm = nn.Linear(3, 4), nn.BatchNorm1d(4)
     with pytest.raises(AssertionError, match="Fusion only for eval"):
         fusion.fuse_linear_bn_eval(made, norm)
-    fused = fusion.fuse_linear_bn_eval(made.eval(), norm.eval())
-    np.testing.assert_allclose(fused(x).detach().numpy(), norm(made(x)).detach().numpy(), rtol=1e-12)
-    assert fused is not made and fused.weight is not made.weight and isinstance(fused.bias, nn.Parameter)
+    with pytest.raises(AssertionError, match="running_mean and bn.running_var must not be None"):
+        fusion.fuse_linear_bn_eval(made.eval(), nn.BatchNorm1d(4, track_running_stats=False).eval())
+    with pytest.raises(AssertionError, match=r"linear\.out_features == bn\.num_features"):
+        fusion.fuse_linear_bn_eval(made.eval(), nn.BatchNorm1d(5).eval())
+
+
+@pytest.mark.parametrize(("kind", "sizes"), [("Conv2d", (3, 4)), ("ConvTranspose2d", (3, 4)), ("Linear", (3, 4))])
+def test_a_layer_and_its_batch_norm_become_one(kind, sizes):
+    tg.manual_seed(0)
+    flat = kind == "Linear"
+    made = getattr(nn, kind)(*sizes, **({} if flat else {"kernel_size": 2, "bias": False}))
+    norm = nn.BatchNorm1d(4) if flat else nn.BatchNorm2d(4)
+    x = tg.randn(5, 3) if flat else tg.randn(5, 3, 4, 4)
+    norm(made(x))  # running statistics of its own
+    made.eval(), norm.eval()
+    fused = fusion.fuse_linear_bn_eval(made, norm) if flat else fusion.fuse_conv_bn_eval(made, norm, "T" in kind)
+    np.testing.assert_allclose(fused(x).detach().numpy(), norm(made(x)).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_spectral_norm_of_a_transposed_convolution_is_over_its_outputs():
+    made = spectral_norm(nn.ConvTranspose2d(3, 4, 2))
+    assert made.parametrizations.weight[0].dim == 1 and tuple(made.parametrizations.weight[0]._u.shape) == (4,)
