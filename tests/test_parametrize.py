@@ -194,7 +194,7 @@ def test_what_cannot_be_fused_is_refused():
     made, norm = nn.Linear(3, 4), nn.BatchNorm1d(4)
     with pytest.raises(AssertionError, match="Fusion only for eval"):
         fusion.fuse_linear_bn_eval(made, norm)
-    with pytest.raises(AssertionError, match="running_mean and bn.running_var must not be None"):
+    with pytest.raises(AssertionError, match=r"running_mean and bn\.running_var must not be None"):
         fusion.fuse_linear_bn_eval(made.eval(), nn.BatchNorm1d(4, track_running_stats=False).eval())
     with pytest.raises(AssertionError, match=r"linear\.out_features == bn\.num_features"):
         fusion.fuse_linear_bn_eval(made.eval(), nn.BatchNorm1d(5).eval())
