@@ -24,11 +24,12 @@ from tapegrad.native.pointers import call1, int64_at, stack_words
 
 TANH, RELU, LSTM, GRU = range(4)
 
-# words of a task's context; those of the way back follow
+# words of a task's context, the operands first
 (
-    GATES, PACKED, H, C, Y, BEFORE, MEMORY, BIAS, OFFSETS, STEPS, BATCH, TIME_STRIDE, BATCH_STRIDE, REVERSE, WIDTH,
-    BLOCK, Y_STRIDE, GEMM, SLOPES, SLOPES_H,
-) = range(20)  # fmt: skip
+    H, C, GATES, PACKED, Y, BEFORE, MEMORY, BIAS, OFFSETS, INPUT, SLOPES, SLOPES_H,
+    STEPS, BATCH, TIME_STRIDE, BATCH_STRIDE, REVERSE, WIDTH, Y_STRIDE, INPUT_WIDTH, BLOCK, GEMM,
+) = range(22)  # fmt: skip
+WORDS = 22
 
 _SMALL, _LARGE = 8, 16  # rows of the batch in a task: the register tile has 8; 16 read the weights half as often
 
@@ -57,7 +58,7 @@ def _active(context, t):
 @jit
 def _multiply(context, m, n, k, a, rsa, c, rsc, accumulate):
     """C (+)= A @ B for the packed B of the context."""
-    w, words = int64_at(context), stack_words(12)
+    w, words = int64_at(context), stack_words(13)
     p = int64_at(words)
     p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8] = m, n, k, a, rsa, w[PACKED], c, rsc, accumulate
     return call1(w[GEMM], words)
@@ -80,9 +81,11 @@ def _make_copy(dtype: int) -> Callable[..., int]:
 def make_forward(dtype: int, mode: int) -> Callable[..., int]:
     """Return the body ``task(context, k, scratch)`` that takes the block ``k`` of the batch through all steps.
 
-    GATES [rows, gates * width] has the inputs' share and gets the gates; H, C [batch, width] have the states before and
-    get those after the last step. Y gets the states h, and, where they are wanted, BEFORE the h before each step and
-    MEMORY the c before each step, or a GRU's m.
+    GATES [rows, gates * width] has the inputs' share of the sums and gets the gates. Where there is INPUT [rows,
+    input_width], the task computes the inputs' share itself: PACKED is both weights, one above the other, BIAS the sum
+    of both biases, and GATES may be absent. H, C [batch, width] have the states before and get those after the last
+    step. Y gets the states h, and, where they are wanted, BEFORE the h before each step and MEMORY the c before each
+    step, or a GRU's m. A GRU has no INPUT, and BIAS is its recurrent one.
     """
     pointer, size, scalar = POINTERS[dtype], ITEM_BYTES[dtype], SCALARS[dtype]
     copy_rows = _make_copy(dtype)
@@ -136,47 +139,74 @@ def make_forward(dtype: int, mode: int) -> Callable[..., int]:
         return 0
 
     @jit
-    def step(context, first, b, rows, scratch):
+    def finish_rows(context, b, row, rows, g, g_stride, h, h_stride):
+        """Compute gates and states of plain layers and LSTM from the gates' sums."""
+        w = int64_at(context)
+        n = w[WIDTH]
+        if mode == LSTM:
+            c = w[C] + b * n * size
+            if w[MEMORY] != 0:
+                copy_rows(c, n, w[MEMORY] + row * n * size, w[BATCH_STRIDE] * n, rows, n)
+            for r in range(rows):
+                lstm_row(n, g + r * g_stride * size, c + r * n * size, h + r * h_stride * size)
+        else:
+            activate(context, rows, g, g_stride)
+            copy_rows(g, g_stride, h, h_stride, rows, n)
+        return 0
+
+    @jit
+    def step(context, first, b, rows, a, a_width, scratch):
+        """Take one step; the rows of A [rows, a_width] end in the states h."""
         w = int64_at(context)
         n, stride = w[WIDTH], w[BATCH_STRIDE]
         row = first + b * stride
-        g, h = w[GATES] + row * gates * n * size, w[H] + b * n * size
+        h = a + (a_width - n) * size
         if w[BEFORE] != 0:
-            copy_rows(h, n, w[BEFORE] + row * n * size, stride * n, rows, n)
+            copy_rows(h, a_width, w[BEFORE] + row * n * size, stride * n, rows, n)
+        g, g_stride = w[GATES] + row * gates * n * size, stride * gates * n
+        if w[GATES] == 0:
+            g, g_stride = scratch, gates * n
         if mode == GRU:
-            for r in range(rows):
-                s = scratch + r * 3 * n * size
-                if w[BIAS] != 0:
-                    copy_rows(w[BIAS], 0, s, 0, 1, 3 * n)
+            if w[BIAS] != 0:
+                copy_rows(w[BIAS], 0, scratch, 3 * n, rows, 3 * n)
             _multiply(context, rows, 3 * n, n, h, n, scratch, 3 * n, 1 if w[BIAS] != 0 else 0)
             for r in range(rows):
                 s = scratch + r * 3 * n * size
                 if w[MEMORY] != 0:
                     copy_rows(s + 2 * n * size, 0, w[MEMORY] + (row + r * stride) * n * size, 0, 1, n)
-                gru_row(n, g + r * stride * 3 * n * size, s, h + r * n * size)
+                gru_row(n, g + r * g_stride * size, s, h + r * n * size)
         else:
-            _multiply(context, rows, gates * n, n, h, n, g, stride * gates * n, 1)
-            if mode == LSTM:
-                c = w[C] + b * n * size
-                if w[MEMORY] != 0:
-                    copy_rows(c, n, w[MEMORY] + row * n * size, stride * n, rows, n)
-                for r in range(rows):
-                    lstm_row(n, g + r * stride * 4 * n * size, c + r * n * size, h + r * n * size)
-            else:
-                activate(context, rows, g, stride * n)
-                copy_rows(g, stride * n, h, n, rows, n)
-        copy_rows(h, n, w[Y] + row * w[Y_STRIDE] * size, stride * w[Y_STRIDE], rows, n)
+            add = 1
+            if w[INPUT] != 0:
+                copy_rows(
+                    w[INPUT] + row * w[INPUT_WIDTH] * size, stride * w[INPUT_WIDTH], a, a_width, rows, a_width - n
+                )
+                add = 1 if w[BIAS] != 0 else 0
+                if add != 0:
+                    copy_rows(w[BIAS], 0, g, g_stride, rows, gates * n)
+            _multiply(context, rows, gates * n, a_width, a, a_width, g, g_stride, add)
+            finish_rows(context, b, row, rows, g, g_stride, h, a_width)
+        copy_rows(h, a_width, w[Y] + row * w[Y_STRIDE] * size, stride * w[Y_STRIDE], rows, n)
         return 0
 
     @jit
     def task(context, k, scratch):
         w = int64_at(context)
-        b = k * w[BLOCK]
+        b, n, rest = k * w[BLOCK], w[WIDTH], scratch
+        height = min(w[BLOCK], w[BATCH] - b)
+        a = h = w[H] + b * n * size
+        a_width = n
+        if w[INPUT] != 0:
+            a, a_width = scratch, w[INPUT_WIDTH] + n
+            rest = scratch + (height * a_width * size + 63) // 64 * 64
+            copy_rows(h, n, a + (a_width - n) * size, a_width, height, n)
         for s in range(w[STEPS]):
             t = w[STEPS] - 1 - s if w[REVERSE] != 0 else s
-            rows = min(w[BLOCK], _active(context, t) - b)
+            rows = min(height, _active(context, t) - b)
             if rows > 0:
-                step(context, _first_row(context, t), b, rows, scratch)
+                step(context, _first_row(context, t), b, rows, a, a_width, rest)
+        if w[INPUT] != 0:
+            copy_rows(a + (a_width - n) * size, a_width, h, n, height, n)
         return 0
 
     return task

@@ -25,7 +25,8 @@ GATES = {TANH: 1, RELU: 1, LSTM: 4, GRU: 3}
 
 _LINEAR, _MM, _MM_TN, _CLONE = (registry[name] for name in ("linear", "mm", "mm_tn", "clone"))
 _DONE = -1  # what emit returns for an op without a result
-_WIDEST = 4096  # hidden numbers for which a task's scratch memory suffices
+_WIDEST = 4096  # numbers of a row for which a task's scratch memory suffices
+_ROWS_TOGETHER = 8  # of the batch: the register tile's
 
 State = tuple[Tensor, Tensor | None]  # h, and an LSTM's c
 
@@ -138,8 +139,8 @@ def _emit(op: Op, operands: list[Tensor | None], attributes: tuple[int, ...]) ->
         raise_status(status)
 
 
-def _pack(matrix: Tensor, transposed: bool) -> Tensor:
-    return call(PACK, matrix, attributes=(int(transposed),))
+def _pack(matrix: Tensor, transposed: bool, other: Tensor | None = None) -> Tensor:
+    return call(PACK, matrix, other, attributes=(int(transposed),))
 
 
 def _rows(like: Tensor, width: int) -> Tensor:
@@ -157,28 +158,41 @@ def _start(like: Tensor, given: Tensor | None) -> Tensor:
     return call(_CLONE, given) if given.is_contiguous() else given.contiguous()
 
 
-def _attributes(steps: Steps, reverse: bool, width: int) -> tuple[int, ...]:
+def _attributes(steps: Steps, reverse: bool, width: int, input_width: int = 0) -> tuple[int, ...]:
     strides = (steps.time_stride, steps.batch_stride)
-    return steps.steps, steps.batch, *strides, int(reverse), width, width
+    return steps.steps, steps.batch, *strides, int(reverse), width, width, input_width
 
 
 def _forward(
     mode: int, steps: Steps, reverse: bool, input: Tensor, weights: Weights, state: State, save: bool
 ) -> tuple[Tensor, State, tuple[Tensor | None, ...]]:
-    """Return outputs, last state, and what the backward reads: gates, h before each step, c before each step."""
-    width = shape_of(weights.w_hh)[1]
+    """Return outputs, last state, and what the backward reads: gates, h before each step, c before each step.
+
+    The inputs' share of the gates is computed at once, or, where each task has rows enough for a good product, step by
+    step together with that of the states.
+    """
+    inputs, width = shape_of(input)[-1], shape_of(weights.w_hh)[1]
     bias = weights.b_ih
     if mode != GRU and bias is not None:
         bias = bias + weights.b_hh
-    gates = call(_LINEAR, input, weights.w_ih, bias) if bias is not None else call(_LINEAR, input, weights.w_ih)
+    together = mode != GRU and steps.batch >= _ROWS_TOGETHER and inputs + width <= _WIDEST
+    gates: Tensor | None = None
+    if not together:
+        gates = call(_LINEAR, input, weights.w_ih, bias) if bias is not None else call(_LINEAR, input, weights.w_ih)
+    elif save:
+        gates = _rows(input, GATES[mode] * width)
+    packed = _pack(weights.w_ih, True, weights.w_hh) if together else _pack(weights.w_hh, True)
+    if mode == GRU:
+        bias = weights.b_hh
+    elif not together:
+        bias = None
     h = _start(state[0], state[0])
     c = None if state[1] is None else _start(state[1], state[1])
-    y = _rows(gates, width)
-    before = _rows(gates, width) if save else None
-    memory = _rows(gates, width) if save and mode in (LSTM, GRU) else None
-    b_hh = weights.b_hh if mode == GRU else None
-    operands = [gates, _pack(weights.w_hh, True), h, c, y, before, memory, b_hh, steps.offsets]
-    _emit(LOOPS[mode], operands, _attributes(steps, reverse, width))
+    y = _rows(input, width)
+    before = _rows(input, width) if save else None
+    memory = _rows(input, width) if save and mode in (LSTM, GRU) else None
+    operands = [h, c, gates, packed, y, before, memory, bias, steps.offsets, input if together else None]
+    _emit(LOOPS[mode], operands, _attributes(steps, reverse, width, inputs))
     return y, (h, c), (gates, before, memory)
 
 
@@ -222,7 +236,7 @@ def _fused_gradients(ctx: Any, gradients: tuple[Any, ...]) -> list[Any]:
     slopes = functions["empty_like"](gates)
     slopes_h = functions["empty_like"](gates) if mode == GRU else slopes
     apart = slopes_h if mode == GRU else None
-    operands = [gates, _pack(w_hh, False), gh, gc, gy, before, memory, None, steps.offsets, slopes, apart]
+    operands = [gh, gc, gates, _pack(w_hh, False), gy, before, memory, None, steps.offsets, None, slopes, apart]
     _emit(LOOPS_BACK[mode], operands, _attributes(steps, reverse, shape_of(w_hh)[1]))
     needs = ctx.needs_input_grad[3:]
     lead = tuple(range(slopes.ndim - 1))

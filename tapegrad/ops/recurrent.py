@@ -11,21 +11,14 @@ from collections.abc import Callable
 from tapegrad.kernels.gemm_packed import panel_sizes
 from tapegrad.kernels.recurrent import (
     BATCH,
-    BATCH_STRIDE,
     BLOCK,
     GEMM,
     GRU,
+    INPUT_WIDTH,
     LSTM,
-    OFFSETS,
     RELU,
-    REVERSE,
-    SLOPES,
-    SLOPES_H,
     STEPS,
     TANH,
-    TIME_STRIDE,
-    WIDTH,
-    Y_STRIDE,
     block_rows,
     make_backward,
     make_forward,
@@ -54,21 +47,31 @@ Maker = Callable[[int, int], Callable[..., int]]
 _TESTED = "writes into its operands: tests/test_rnn.py"
 
 # operands of a time loop, in the order of the words of its context
-_LOOP = ("*gates", "*packed", "*h", "*c", "*y", "*before", "*memory", "*bias", "*offsets")
+_LOOP = ("*h", "*c", "*gates", "*packed", "*y", "*before", "*memory", "*bias", "*offsets", "*input")
 _BACK = (*_LOOP, "*slopes", "*slopes_h")
 
 
+@jit
+def _depth(row, transposed):
+    return shape_in(row)[1 if transposed else 0]
+
+
 def pack_infer(st, frame):
-    """Attribute: whether B is the transpose of the operand."""
-    w, y = slot_of(st, input_slot(frame, 0)), slot_of(st, output_slot(frame, 0))
+    """Attribute: whether B is the transpose of the operands, of which one lies above the other."""
+    w, v, y = slot_of(st, input_slot(frame, 0)), input_slot(frame, 1), slot_of(st, output_slot(frame, 0))
+    transposed = attribute(frame, 0)
+    k, n = _depth(w, transposed), _depth(w, 1 - transposed)
     if w.ndim != 2:
         return BAD_ARGUMENT
-    transposed = attribute(frame, 0)
-    k, n = shape_in(w)[1 if transposed else 0], shape_in(w)[0 if transposed else 1]
+    if v >= 0:
+        other = slot_of(st, v)
+        if other.ndim != 2 or other.dtype != w.dtype or _depth(other, 1 - transposed) != n:
+            return BAD_ARGUMENT
+        k += _depth(other, transposed)
     wide = 2 if w.dtype == FLOAT64 else 1
     width, lanes = _WIDTH // wide, _LANES // wide
     y.ndim = 1
-    shape_in(y)[0] = ((n + width - 1) // width * (k + 1) + lanes) * width
+    shape_in(y)[0] = (n + width - 1) // width * (k + lanes) * width
     return 0
 
 
@@ -76,15 +79,21 @@ def _pack_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     need_packed_gemm(dtype)
 
     def kernel(st, frame):
-        w = slot_of(st, input_slot(frame, 0))
-        transposed = attribute(frame, 0)
-        words = stack_words(12)
+        words = stack_words(13)
         p = int64_at(words)
+        transposed = attribute(frame, 0)
         rows, columns = (1, 0) if transposed else (0, 1)
-        p[0], p[1], p[2] = -1, shape_in(w)[columns], shape_in(w)[rows]
-        p[5], p[9] = data_address(st, output_slot(frame, 0)), data_address(st, input_slot(frame, 0))
-        p[10], p[11] = strides_in(w)[rows], strides_in(w)[columns]
-        call1(packed_gemm_address(st, dtype), words)
+        p[0], p[5], p[8], p[12] = -1, data_address(st, output_slot(frame, 0)), 0, 0
+        for k in range(2):
+            if input_slot(frame, k) >= 0:
+                p[8] += _depth(slot_of(st, input_slot(frame, k)), transposed)
+        for k in range(2):
+            if input_slot(frame, k) >= 0:
+                w = slot_of(st, input_slot(frame, k))
+                p[1], p[2] = shape_in(w)[columns], shape_in(w)[rows]
+                p[9], p[10], p[11] = data_address(st, input_slot(frame, k)), strides_in(w)[rows], strides_in(w)[columns]
+                call1(packed_gemm_address(st, dtype), words)
+                p[12] += p[2]
         return 0
 
     return kernel
@@ -93,14 +102,15 @@ def _pack_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
 PACK = declare(
     Op(
         name="pack_matrix",
-        inputs=("input",),
+        inputs=("input", "other"),
         kind=GENERAL,
         dtypes=FLOATS,
         infer=pack_infer,
         kernel=_pack_kernel,
+        unpromoted=("other",),
         public=False,
         samples="its result is for the ops that take it: tests/test_rnn.py",
-        math="x in the order in which products read it",
+        math="x above w, in the order in which products read it",
     )
 )
 
@@ -115,30 +125,21 @@ def _address(st, frame, k):
     return data_address(st, slot) if slot >= 0 else 0
 
 
-@jit
-def _fill_context(st, frame, context, operands):
-    """Write the words of a context; attributes: steps, batch, time_stride, batch_stride, reverse, width, y_stride."""
-    w = int64_at(context)
-    for k in range(min(operands, OFFSETS + 1)):
-        w[k] = _address(st, frame, k)
-    w[SLOPES] = _address(st, frame, 9) if operands > 9 else 0
-    w[SLOPES_H] = _address(st, frame, 10) if operands > 9 else 0
-    w[STEPS], w[BATCH], w[TIME_STRIDE] = attribute(frame, 0), attribute(frame, 1), attribute(frame, 2)
-    w[BATCH_STRIDE], w[REVERSE], w[WIDTH] = attribute(frame, 3), attribute(frame, 4), attribute(frame, 5)
-    w[Y_STRIDE], w[BLOCK] = attribute(frame, 6), block_rows(attribute(frame, 1))
-    return 0
-
-
 def _loop_kernel(mode: int, make: Maker, operands: int) -> Maker:
+    """Attributes: steps, batch, time_stride, batch_stride, reverse, width, y_stride, input_width."""
+
     def maker(dtype: int, result_dtype: int) -> Callable[..., int]:
         need_packed_gemm(dtype)
         task = make(dtype, mode)
 
         def kernel(st, frame):
-            context = stack_words(20)
-            _fill_context(st, frame, context, operands)
+            context = stack_words(22)
             w = int64_at(context)
-            w[GEMM] = packed_gemm_address(st, dtype)
+            for k in range(operands):
+                w[k] = _address(st, frame, k)
+            for k in range(INPUT_WIDTH - STEPS + 1):
+                w[STEPS + k] = attribute(frame, k)
+            w[BLOCK], w[GEMM] = block_rows(w[BATCH]), packed_gemm_address(st, dtype)
             return parallel_for(state_of(st).pool, task, context, (w[BATCH] + w[BLOCK] - 1) // w[BLOCK])
 
         return kernel
