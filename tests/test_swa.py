@@ -142,3 +142,44 @@ def test_the_schedule_ends_at_its_rate():
         swa_utils.SWALR(optimizer, 0.1, anneal_strategy="step")
     with pytest.raises(ValueError, match="anneal_epochs must be equal or greater than 0"):
         swa_utils.SWALR(optimizer, 0.1, anneal_epochs=-1)
+
+
+def batch_normed(library):
+    model = library.nn.Sequential(library.nn.Linear(3, 4), library.nn.BatchNorm1d(4, momentum=0.3), library.nn.Tanh())
+    weights = np.random.default_rng(7)
+    for param in model.parameters():
+        param.data.copy_(library.tensor(weights.standard_normal(tuple(param.shape)).astype("float32")))
+    return model
+
+
+def test_statistics_are_computed_anew_over_all_batches():
+    batches = [np.random.default_rng(k).standard_normal((6, 3)).astype("float32") for k in range(4)]
+    model = batch_normed(tg)
+    model(tg.tensor(100 * batches[0]))  # statistics that are to be forgotten
+    model.eval()
+    swa_utils.update_bn([(tg.tensor(batch), None) for batch in batches], model)
+    norm = model[1]
+    hidden = [model[0](tg.tensor(batch)).detach().numpy() for batch in batches]
+    np.testing.assert_allclose(norm.running_mean.numpy(), np.mean([h.mean(0) for h in hidden], 0), rtol=1e-5)
+    np.testing.assert_allclose(norm.running_var.numpy(), np.mean([h.var(0, ddof=1) for h in hidden], 0), rtol=1e-5)
+    assert (norm.momentum, model.training, norm.num_batches_tracked.item()) == (0.3, False, 4)
+
+
+def test_statistics_are_torch_s():
+    torch = pytest.importorskip("torch")
+    batches = [np.random.default_rng(k).standard_normal((6, 3)).astype("float32") for k in range(3)]
+    found = []
+    for library in (tg, torch):
+        model = batch_normed(library)
+        library.optim.swa_utils.update_bn([library.tensor(batch) for batch in batches], model)
+        found.append(model.state_dict())
+    for key, value in found[1].items():
+        np.testing.assert_allclose(found[0][key].numpy(), value.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_that_fails_leaves_the_model_as_it_was():
+    model = batch_normed(tg).eval()
+    with pytest.raises(RuntimeError):
+        swa_utils.update_bn([tg.zeros(2, 5)], model)
+    assert (model[1].momentum, model.training) == (0.3, False)
+    swa_utils.update_bn([tg.zeros(2, 5)], tg.nn.Linear(3, 4))  # without batch normalisation there is nothing to do

@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Any
 
 from tapegrad.autograd.modes import no_grad
+from tapegrad.nn.batch_norm import _BatchNorm
 from tapegrad.nn.module import Module
 from tapegrad.ops.updates_sgd import AVERAGE
 from tapegrad.optim.group import Group, run_update
@@ -184,7 +185,7 @@ def update_bn(loader: Iterable[Any], model: Module, device: Any = None) -> None:
     check_device(device)
     momenta = {}
     for module in model.modules():
-        if _is_batch_norm(module):
+        if isinstance(module, _BatchNorm):
             module.reset_running_stats()
             momenta[module] = module.momentum
     if not momenta:
@@ -201,10 +202,6 @@ def update_bn(loader: Iterable[Any], model: Module, device: Any = None) -> None:
         for module, momentum in momenta.items():
             module.momentum = momentum
         model.train(was_training)
-
-
-def _is_batch_norm(module: Any) -> bool:
-    return any(base.__name__ == "_BatchNorm" for base in type(module).__mro__)
 
 
 class SWALR(LRScheduler):
