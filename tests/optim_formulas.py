@@ -150,4 +150,20 @@ def by_muon(
     return w * (1 - lr * weight_decay) - lr * ratio * (u * s) @ vh
 
 
+def by_adafactor(w, g, state, lr, beta2_decay=-0.8, eps=(None, 1e-3), d=1.0, weight_decay=0.0, maximize=False):
+    eps1 = np.finfo(w.dtype).eps if eps[0] is None else eps[0]
+    t = state["t"] = state.get("t", 0) + 1
+    share = t**beta2_decay
+    rate = max(eps[1], np.sqrt(np.mean(w * w)) if w.size else 0) * min(lr, t**-0.5)
+    if w.ndim > 1:
+        row = state["row"] = (1 - share) * state.get("row", 0) + share * np.mean(g * g, -1, keepdims=True)
+        column = state["column"] = (1 - share) * state.get("column", 0) + share * np.mean(g * g, -2, keepdims=True)
+        v = row * column / np.maximum(np.mean(row, -2, keepdims=True), eps1)
+    else:
+        v = state["v"] = (1 - share) * state.get("v", 0) + share * g * g
+    u = g / np.sqrt(np.maximum(v, eps1 * eps1))
+    u = u / max(1, np.sqrt(np.sum(u * u)) / (np.sqrt(max(u.size, 1)) * d))
+    return w * (1 - lr * weight_decay) - (-rate if maximize else rate) * u
+
+
 FORMULAS = {name[3:]: function for name, function in list(globals().items()) if name.startswith("by_")}

@@ -45,6 +45,8 @@ OPTIONS = [
     ("RMSprop", {"centered": True, "momentum": 0.5}),
     ("Rprop", {}),
     ("Rprop", {"etas": (0.3, 1.5), "step_sizes": (1e-3, 0.1), "maximize": True}),
+    ("Adafactor", {}),
+    ("Adafactor", {"weight_decay": 0.1, "beta2_decay": -0.5, "eps": (1e-3, 0.1), "d": 1.5, "maximize": True}),
     ("ASGD", {}),
     ("ASGD", {"lambd": 0.1, "alpha": 0.5, "t0": 3.0, "weight_decay": 0.1, "maximize": True}),
 ]
@@ -95,7 +97,8 @@ def test_steps_follow_the_formula(name, options):
 @CASES
 def test_steps_are_torch_s(name, options, dtype):
     torch = pytest.importorskip("torch")
-    numbers = draws(2, dtype)
+    # torch's Adafactor divides by the number of elements
+    numbers = draws(2, dtype, [shape for shape in SHAPES if name != "Adafactor" or 0 not in shape])
     start = next(numbers)
     theirs, ours = [torch.tensor(array, requires_grad=True) for array in start], parameters(start)
     optimizers = [getattr(torch.optim, name)(theirs, lr=0.05, **options)]
@@ -636,6 +639,9 @@ def test_a_group_is_the_caller_s_dict():
         ("RMSprop", {"momentum": -1}, "Invalid momentum value: -1"),
         ("Rprop", {"etas": (1.5, 1.2)}, "Invalid eta values: 1.5, 1.2"),
         ("ASGD", {"weight_decay": -1}, "Invalid weight_decay value: -1"),
+        ("Adafactor", {"d": 0.5}, "Clipping threshold d should be >= 1 but is: 0.5"),
+        ("Adafactor", {"beta2_decay": 0.5}, "beta2_decay should be <= 0 but is: 0.5"),
+        ("Adafactor", {"eps": (-1, 0)}, "epsilon1 should be >= 0 but is: -1"),
         ("Lion", {"lr": float("nan")}, "Invalid learning rate: nan"),
         ("Adam", {"lr": tg.tensor([0.1, 0.2])}, "Tensor lr must be 1-element"),
     ],

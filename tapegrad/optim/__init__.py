@@ -2,6 +2,7 @@
 
 from tapegrad.optim import lr_scheduler, swa_utils
 from tapegrad.optim.adadelta import Adadelta
+from tapegrad.optim.adafactor import Adafactor
 from tapegrad.optim.adagrad import Adagrad
 from tapegrad.optim.adam import Adam, AdamW
 from tapegrad.optim.adamax import Adamax
@@ -21,6 +22,7 @@ __all__ = [
     "LBFGS",
     "SGD",
     "Adadelta",
+    "Adafactor",
     "Adagrad",
     "Adam",
     "AdamW",
