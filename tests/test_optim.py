@@ -256,7 +256,8 @@ def test_parameters_of_several_dtypes_and_layouts_step_alike(name, options):
     first, single, *strided = values(params)
     np.testing.assert_allclose(single, first, rtol=2e-5, atol=1e-6)
     for value in strided:
-        np.testing.assert_array_equal(value, first)
+        # Adafactor's norms of parameters are sums, whose order depends on the layout
+        np.testing.assert_allclose(value, first, rtol=1e-14 if name == "Adafactor" else 0)
 
 
 def test_parameters_without_gradient_stay_and_count_no_steps():

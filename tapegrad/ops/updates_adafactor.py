@@ -8,7 +8,7 @@ import numpy as np
 from numba import types
 
 from tapegrad.native.cache import jit, jit_sums
-from tapegrad.native.dtypes import FLOAT32, FLOAT64, NUMPY_DTYPES, POINTERS, SCALARS
+from tapegrad.native.dtypes import FLOAT32, FLOAT64, ITEM_BYTES, NUMPY_DTYPES, POINTERS, SCALARS
 from tapegrad.native.parallel import parallel_for
 from tapegrad.native.pointers import float64_at, int64_at, stack_words
 from tapegrad.ops.registry import FLOATS, Op, declare
@@ -78,7 +78,7 @@ def _make_infer(factored: bool) -> Callable[..., int]:
 
 def _make_averages(dtype: int, factored: bool) -> Any:
     """Return what takes a gradient into the mean squares, of ``n`` rows and ``m`` columns, ``count`` times."""
-    pointer, scalar = POINTERS[dtype], SCALARS[dtype]
+    pointer, scalar, item_bytes = POINTERS[dtype], SCALARS[dtype], ITEM_BYTES[dtype]
 
     @jit
     def of_all(g, variances, n, share):
@@ -119,7 +119,7 @@ def _make_averages(dtype: int, factored: bool) -> Any:
                     rows[k * n + i] = scalar((1.0 - share) * rows[k * n + i] + share * mean)
                 columns = pointer(columns_address)
                 of_columns(g, columns, k * n * m, n, m, share, float64_at(scratch))
-                columns_address += m * (8 if dtype == FLOAT64 else 4)
+                columns_address += m * item_bytes
         else:
             of_all(g, pointer(addresses[2]), count * n * m, share)
 
@@ -128,38 +128,66 @@ def _make_averages(dtype: int, factored: bool) -> Any:
 
 def _make_task(dtype: int, factored: bool) -> Any:
     """Return the task that updates parameter ``k``."""
-    pointer, scalar, roles = POINTERS[dtype], SCALARS[dtype], 6 if factored else 5
+    pointer, scalar, item_bytes, roles = POINTERS[dtype], SCALARS[dtype], ITEM_BYTES[dtype], 6 if factored else 5
     epsilon = float(np.finfo(NUMPY_DTYPES[dtype]).eps)
     averages = _make_averages(dtype, factored)
-    zero = scalar(0)
+
+    # The direction is g / sqrt(v), v being a column's mean square times the row's factor, or the element's own.
+
+    @jit_sums
+    def square_of_directions(g, v, factor, least, m):
+        total = 0.0
+        for j in range(np.uintp(m)):
+            square = factor * v[j]
+            square = least if square < least else square
+            direction = g[j] / math.sqrt(square)
+            total += types.float64(direction * direction)
+        return total
 
     @jit
-    def direction(addresses, k, i, j, n, m, mean, least):
-        """Return the gradient over the root of its mean square, at row i and column j of matrix k."""
-        g = pointer(addresses[1])[(k * n + i) * m + j]
-        variance = pointer(addresses[2])
-        if factored:
-            v = variance[k * n + i] * pointer(addresses[3])[k * m + j] / mean
-        else:
-            v = variance[(k * n + i) * m + j]
-        return g / scalar(math.sqrt(max(v, least)))
+    def move(x, g, v, factor, least, m, shrink, rate):
+        for j in range(np.uintp(m)):
+            square = factor * v[j]
+            square = least if square < least else square
+            x[j] = shrink * x[j] - rate * g[j] / math.sqrt(square)
 
     @jit
-    def mean_of_rows(addresses, k, n, least):
-        total = zero
-        if factored:
-            rows = pointer(addresses[2])
-            for i in range(n):
-                total += rows[k * n + i]
-        return max(scalar(total / max(n, 1)), least)
+    def move_one(x, g, v, factor, least, shrink, rate):
+        square = factor * v
+        square = least if square < least else square
+        return shrink * x - rate * g / scalar(math.sqrt(square))
+
+    @jit
+    def factor_and_variances(addresses, row_mean, i, n, m, least):
+        """Return by what the mean squares in row ``i`` are to be multiplied, and their address."""
+        if not factored:
+            return scalar(1), addresses[2]
+        rows = pointer(addresses[2])
+        matrix = i // n
+        if i % n == 0:
+            total = 0.0
+            for k in range(matrix * n, matrix * n + n):
+                total += rows[k]
+            row_mean[0] = total / n
+        mean = scalar(row_mean[0])
+        mean = least if mean < least else mean
+        return rows[i] / mean, addresses[3] + matrix * m * item_bytes
+
+    @jit_sums
+    def square_of_run(x, n):
+        total = 0.0
+        for i in range(np.uintp(n)):
+            total += types.float64(x[i]) * x[i]
+        return total
 
     @jit
     def square_of(row, address):
         x = pointer(address)
+        if row.flags & CONTIGUOUS:
+            return square_of_run(x, row.numel)
         total = 0.0
         for i in range(row.numel):
-            value = types.float64(x[i if row.flags & CONTIGUOUS else offset_of(row, i)])
-            total += value * value
+            total += types.float64(x[offset_of(row, i)]) * x[offset_of(row, i)]
         return total
 
     @jit
@@ -170,6 +198,7 @@ def _make_task(dtype: int, factored: bool) -> Any:
         first = k * roles
         row = slot_of(st, input_slot(frame, first))
         addresses = int64_at(stack_words(4))
+        row_mean = float64_at(stack_words(1))
         for role in range(roles - 2):
             addresses[role] = data_address(st, input_slot(frame, first + role))
         options = float64_at(data_address(st, input_slot(frame, first + roles - 1)))
@@ -184,23 +213,25 @@ def _make_task(dtype: int, factored: bool) -> Any:
         averages(addresses, count, n, m, t ** options[_POWER], scratch)
         least = scalar(eps1 * eps1)
         total = 0.0
-        for matrix in range(count):
-            mean = mean_of_rows(addresses, matrix, n, scalar(eps1))
-            for i in range(n):
-                for j in range(m):
-                    value = types.float64(direction(addresses, matrix, i, j, n, m, mean, least))
-                    total += value * value
+        for i in range(count * n):
+            factor, variances = factor_and_variances(addresses, row_mean, i, n, m, scalar(eps1))
+            g = pointer(addresses[1] + i * m * item_bytes)
+            total += square_of_directions(g, pointer(variances), factor, least, m)
         rate *= options[_SIGN] / max(1.0, math.sqrt(total) / (math.sqrt(types.float64(numel)) * options[_CLIP]))
-        factor = scalar(rate)
+        step = scalar(rate)
         shrink = scalar(1.0 - options[_RATE] * options[_DECAY])
-        x = pointer(addresses[0])
-        for matrix in range(count):
-            mean = mean_of_rows(addresses, matrix, n, scalar(eps1))
-            for i in range(n):
+        for i in range(count * n):
+            factor, variances = factor_and_variances(addresses, row_mean, i, n, m, scalar(eps1))
+            g = pointer(addresses[1] + i * m * item_bytes)
+            v = pointer(variances)
+            if row.flags & CONTIGUOUS:
+                x = pointer(addresses[0] + i * m * item_bytes)
+                move(x, g, v, factor, least, m, shrink, step)
+            else:
+                x = pointer(addresses[0])
                 for j in range(m):
-                    index = (matrix * n + i) * m + j
-                    place = index if row.flags & CONTIGUOUS else offset_of(row, index)
-                    x[place] = shrink * x[place] - factor * direction(addresses, matrix, i, j, n, m, mean, least)
+                    place = offset_of(row, i * m + j)
+                    x[place] = move_one(x[place], g[j], v[j], factor, least, shrink, step)
         return 0
 
     return task
