@@ -1,7 +1,6 @@
 """A batch in one call: the rows of up to three tensors, of whatever dtypes, at one range of an order of row numbers."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -162,11 +161,6 @@ def _rows_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     return kernel
 
 
-def _rows_of(order: Any, *tensors: Any, attributes: tuple[int, int]) -> Any:
-    chosen = order[attributes[0] : sum(attributes)]
-    return tuple(x[chosen] for x in tensors)
-
-
 ROWS = declare(
     Op(
         name="rows",
@@ -179,7 +173,6 @@ ROWS = declare(
         unpromoted=("a", "b", "c"),
         contiguous=("order",),
         public=False,
-        reference=_rows_of,
         samples="an int64 operand decides the dtype: tests/test_loader.py",
         math="rows of a, b and c at order[start : start + count]",
     )
