@@ -9,7 +9,8 @@ import pytest
 from tapegrad.cli import _parser
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "CONTRIBUTING.md", "docs/index.md", "docs/quickstart.md", "docs/differences.md"]
+PAGES = ["README.md", "CONTRIBUTING.md", "docs/index.md", "docs/quickstart.md", "docs/data.md", "docs/checkpoints.md"]
+PAGES += ["docs/differences.md"]
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -26,13 +27,28 @@ def test_the_readme_s_lines_train_a_model(capsys):
     assert losses[-1] < losses[0] / 50
 
 
-def test_the_quickstart_s_cells_run_in_order():
+def test_the_quickstart_s_cells_run_in_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     names = {}
     cells = blocks("docs/quickstart.md", r"\{code-cell\} python")
     assert len(cells) > 3
     for cell in cells:
         exec(cell, names)
     assert names["loss"].item() < 0.01
+
+
+@pytest.mark.parametrize("page", ["docs/data.md", "docs/checkpoints.md"])
+def test_a_page_s_cells_run_and_their_claims_hold(page):
+    names = {}
+    cells = blocks(page, r"\{code-cell\} python")
+    assert len(cells) >= 3
+    for cell in cells:
+        *lines, last = cell.rstrip().split("\n")
+        if " == " not in last:
+            exec(cell, names)
+            continue
+        exec("\n".join(lines), names)
+        assert eval(last, names), last
 
 
 def test_commands_name_extras_and_subcommands_that_exist():
