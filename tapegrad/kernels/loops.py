@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba.extending import overload
 
-from tapegrad.native.cache import OPTIONS, jit
+from tapegrad.native.cache import OPTIONS, jit, jit_inlined
 from tapegrad.native.dtypes import ITEM_BYTES, POINTERS
 from tapegrad.native.pointers import int64_at
 
@@ -67,9 +67,10 @@ def _loop_source(operands: int, scalars: int, repaired: bool) -> str:
         values = [f"c{k}" if k in constant else f"x{k}[i]" for k in rowed]
         lines += [f"        {'elif' if index else 'if'} {test}:", *(f"            c{k} = x{k}[0]" for k in constant)]
         lines += [f"            {line}" for line in _row_source(", ".join(values + rest), repaired)]
+    # A loop over strided operands is not vectorised: a long formula is called there instead of being put in once more.
     strided = ", ".join([*(f"x{k}[i * args[{7 + 3 * k}]]" for k in rowed), *rest])
     lines += ["        else:", "            for i in range(args[1]):"]
-    lines += [f"                y[i * args[4]] = {'whole' if repaired else 'f'}({strided})"]
+    lines += [f"                y[i * args[4]] = {'whole' if repaired else 'called'}({strided})"]
     return "\n".join([*lines, "    return 0"])
 
 
@@ -90,7 +91,7 @@ class Repair:
 def _with_repair(formula: Callable[..., Any], repair: Repair, operands: int) -> dict[str, Any]:
     """Return the names that a loop with a repair uses: ``whole`` is the right formula for each element."""
     names = ", ".join(f"a{k}" for k in range(operands))
-    scope: dict[str, Any] = {"__name__": __name__, "f": jit(formula), "needs": jit(repair.needs)}
+    scope: dict[str, Any] = {"__name__": __name__, "f": jit_inlined(formula), "needs": jit_inlined(repair.needs)}
     scope |= {"exact": jit(repair.formula), "block": np.uintp(_BLOCK)}
     exec(f"def whole({names}):\n    return exact({names}) if needs({names}) else f({names})", scope)
     return scope | {"whole": jit(scope["whole"])}
@@ -109,7 +110,9 @@ def make_loop(
     that it names; a value never depends on its neighbours.
     """
     scope: dict[str, Any] = {"__name__": __name__, "int64_at": int64_at, "uintp": np.uintp}
-    scope |= {"f": jit(formula)} if repair is None else _with_repair(formula, repair, len(input_dtypes))
+    scope |= {"f": jit_inlined(formula), "called": jit(formula)}
+    if repair is not None:
+        scope |= _with_repair(formula, repair, len(input_dtypes))
     scope |= {"out": POINTERS[output_dtype], "out_bytes": ITEM_BYTES[output_dtype]}
     for k, dtype in enumerate(input_dtypes):
         scope |= {f"in{k}": POINTERS[dtype], f"bytes{k}": ITEM_BYTES[dtype]}

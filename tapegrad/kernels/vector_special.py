@@ -204,17 +204,32 @@ _ERFINV_MIDDLE = polynomial(
 )
 
 
+# The steps of the recurrences are written out: LLVM vectorises a loop over straight-line code only, and unrolls an inner
+# loop too late for that (lgamma of float32: 146 ns an element).
+
+
+@helper
+def _lowered(z):
+    return select(z >= 3.0, z - 1.0, z)
+
+
+@helper
+def _factor(z):
+    return select(z >= 3.0, z - 1.0, 1.0)
+
+
 @helper
 def _lgamma_positive(x):
     """Return lgamma(x) for x > 0."""
     large = x >= 8.0
     # Down to z in 2 .. 3 by the recurrence: lgamma(x) = log((x - 1) (x - 2) ... z) + lgamma(z).
-    z = select(large, 2.0, x)
-    product = 1.0
-    for _ in range(5):
-        above = z >= 3.0
-        product = product * select(above, z - 1.0, 1.0)
-        z = select(above, z - 1.0, z)
+    z0 = select(large, 2.0, x)
+    z1 = _lowered(z0)
+    z2 = _lowered(z1)
+    z3 = _lowered(z2)
+    z4 = _lowered(z3)
+    product = ((_factor(z0) * _factor(z1)) * (_factor(z2) * _factor(z3))) * _factor(z4)
+    z = _lowered(z4)
     small = z < 1.0
     y = select(small, z, z - 1.0)  # lgamma(1 + y)
     base = y * (y - 1.0) * (_LGAMMA_TOP(y) / _LGAMMA_BOTTOM(y))
@@ -239,6 +254,21 @@ def _lgamma(x):
 
 
 @helper
+def _digamma_top(top, bottom, z):
+    return select(z >= 2.0, top * (z - 1.0) + bottom, top)
+
+
+@helper
+def _digamma_bottom(bottom, z):
+    return select(z >= 2.0, bottom * (z - 1.0), bottom)
+
+
+@helper
+def _digamma_lowered(z):
+    return select(z >= 2.0, z - 1.0, z)
+
+
+@helper
 def _digamma_positive(x):
     """Return digamma(x) for x > 0."""
     large = x >= 8.0
@@ -246,11 +276,12 @@ def _digamma_positive(x):
     small = x < 1.0
     z = select(large, 1.0, select(small, x + 1.0, x))
     top, bottom = select(small, -1.0, 0.0), select(small, x, 1.0)
-    for _ in range(6):
-        above = z >= 2.0
-        z = select(above, z - 1.0, z)
-        top = select(above, top * z + bottom, top)
-        bottom = select(above, bottom * z, bottom)
+    top, bottom, z = _digamma_top(top, bottom, z), _digamma_bottom(bottom, z), _digamma_lowered(z)
+    top, bottom, z = _digamma_top(top, bottom, z), _digamma_bottom(bottom, z), _digamma_lowered(z)
+    top, bottom, z = _digamma_top(top, bottom, z), _digamma_bottom(bottom, z), _digamma_lowered(z)
+    top, bottom, z = _digamma_top(top, bottom, z), _digamma_bottom(bottom, z), _digamma_lowered(z)
+    top, bottom, z = _digamma_top(top, bottom, z), _digamma_bottom(bottom, z), _digamma_lowered(z)
+    top, bottom, z = _digamma_top(top, bottom, z), _digamma_bottom(bottom, z), _digamma_lowered(z)
     y = z - 1.0
     near = ((z - _ZERO_HIGH) - _ZERO_LOW) * (_DIGAMMA_TOP(y) / _DIGAMMA_BOTTOM(y)) + top / bottom
     inverse = 1.0 / x

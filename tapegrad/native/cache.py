@@ -251,6 +251,15 @@ def jit(function: Callable[..., Any]) -> Callable[..., Any]:
     return helper
 
 
+def jit_inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a helper as `jit` does that becomes a part of its callers, however long it is: where a loop over it must be
+    vectorised.
+    """
+    helper = _Helper(function, {**OPTIONS, "forceinline": True})
+    functools.update_wrapper(helper, function)
+    return helper
+
+
 def jit_sums(function: Callable[..., Any]) -> Callable[..., Any]:
     """Make a helper as `jit` does whose sums over a loop LLVM may take in the order of the vectors' lanes.
 
