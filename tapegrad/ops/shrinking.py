@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad.kernels.loops import like
+from tapegrad.kernels.vector_math import sigmoid
 from tapegrad.kernels.vector_primitives import select
 from tapegrad.ops.activations import leaky_relu_by_result, prelu_each
 from tapegrad.ops.calls import call, call_in_place, expect_tensor, function, functions, normal_dim, shape_of
@@ -109,6 +110,39 @@ def rrelu_(
 
 # ---- gates ----
 
+_gate = elementwise(
+    "glu_gate",
+    lambda a, b: a * sigmoid(b),
+    inputs=("input", "gate"),
+    dtypes=FLOATS,
+    vjp=lambda g, y, a, b: (g.glu_gate(b), g.glu_slope(a, b)),
+    public=False,
+    reference=lambda a, b: a / (1 + np.exp(-b)),
+    math="a sigmoid(b)",
+)
+
+
+def _slope(g, a, b):
+    s = sigmoid(b)
+    return g * a * (s * (like(1, b) - s))
+
+
+elementwise(
+    "glu_slope",
+    _slope,
+    inputs=("gradient", "input", "gate"),
+    dtypes=FLOATS,
+    # s'' = s' (1 - 2 s)
+    vjp=lambda h, y, g, a, b: (
+        h.glu_slope(a, b),
+        h.glu_slope(g, b),
+        (h * g).glu_slope(a, b) * (1.0 - 2.0 * b.sigmoid()),
+    ),
+    public=False,
+    reference=lambda g, a, b: g * a * np.exp(-b) / (1 + np.exp(-b)) ** 2,
+    math="g a s (1 - s), s = sigmoid(b)",
+)
+
 
 def _glu(input: Tensor, dim: int = -1) -> Tensor:
     """Return the first half of ``input`` times the sigmoid of the second (Dauphin et al. 2017, arXiv:1612.08083).
@@ -124,7 +158,7 @@ def _glu(input: Tensor, dim: int = -1) -> Tensor:
     if shape[dim] % 2:
         raise RuntimeError(f"Halving dimension must be even, but dimension {dim} is size {shape[dim]}")
     a, b = functions["chunk"](input, 2, dim)
-    return a * functions["sigmoid"](b)
+    return call(_gate, a, b)
 
 
 def _gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1) -> Tensor:
