@@ -28,6 +28,7 @@ from tapegrad.runtime.layout import (
     GIVE,
     MACHINE_OPS,
     MAX_OUTPUTS,
+    MAX_RULE_OPERANDS,
     MAX_TEMPORARIES,
     REF_CONSTANT,
     REF_COTANGENT,
@@ -302,18 +303,18 @@ def _targets(rule: list[Row]) -> list[int]:
 
 def _saves(op: Op, wanted: list[int]) -> list[int]:
     """Return, for each operand, the mask of the values that its gradient needs: operands, and results from bit 16."""
-    saves = [0] * 6
+    saves = [0] * MAX_RULE_OPERANDS
     for row, mask in zip(op.rule, wanted, strict=True):
         unread = registry[row.op].shape_only if row.op is not None else ()
         names = registry[row.op].inputs if row.op is not None else ()
         for k, reference in enumerate(row.inputs):
             if reference >= REF_COTANGENT or (k < len(names) and names[k] in unread):
                 continue
-            for target in range(6):
+            for target in range(MAX_RULE_OPERANDS):
                 if mask & 1 << min(target, 15):
                     saves[target] |= 1 << reference
     if op.variadic:
-        saves = [0xFFFF if saves[0] & 1 else 0] * 6
+        saves = [0xFFFF if saves[0] & 1 else 0] * MAX_RULE_OPERANDS
     return saves
 
 

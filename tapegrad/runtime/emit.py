@@ -34,6 +34,7 @@ from tapegrad.runtime.layout import (
     LEAF_IN_PLACE,
     LEAF_VIEW_IN_PLACE,
     MAX_OUTPUTS,
+    MAX_RULE_OPERANDS,
     NO_GRAD_VIEW,
     OUT_OF_BOUNDS,
     OVERLAPPING_WRITE,
@@ -251,7 +252,7 @@ def _saved_mask(st, spec, frame):
     for k in range(words[FRAME_INPUT_COUNT]):
         slot = words[FRAME_INPUTS + k]
         if slot >= 0 and slot_of(st, slot).flags & REQUIRES_GRAD:
-            mask |= types.int64(spec.saves[min(k, 5)])
+            mask |= types.int64(spec.saves[min(k, MAX_RULE_OPERANDS - 1)])
     return mask
 
 

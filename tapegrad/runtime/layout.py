@@ -21,6 +21,7 @@ from tapegrad.native.pointers import int64_at, row_of, words_in
 
 MAX_NDIM = 8
 MAX_OUTPUTS = 3
+MAX_RULE_OPERANDS = 8  # of an op that a rule emits or has, unless it is variadic
 SIZE_CLASSES = 160
 ROW_LIMIT = 1 << 27  # rows of a table, for which addresses are reserved
 WORD_LIMIT = 1 << 31
@@ -160,7 +161,7 @@ OP = np.dtype(
         ("contiguous", "i4"),
         ("accumulates", "i4"),  # the kernel can add to what its last operand holds; see sweep._accumulates
         ("temporaries", "i4"),  # results of the rule's emissions
-        ("saves", "i4", (6,)),
+        ("saves", "i4", (MAX_RULE_OPERANDS,)),
         ("rule_rows", "i4"),
         ("infer", "i8"),
         ("rule", "i8"),
@@ -179,13 +180,13 @@ RULE_ROW = np.dtype(
         ("attribute_count", "i4"),
         ("count", "i4"),
         ("target", "i4"),
-        ("inputs", "i4", (6,)),
+        ("inputs", "i4", (MAX_RULE_OPERANDS,)),
         ("literal", "i8", (4,)),
     ]
 )
 ATTRIBUTES_NONE, ATTRIBUTES_OF_ENTRY, ATTRIBUTES_LITERAL, ATTRIBUTES_OF_OPERAND = range(4)
 GIVE = -1
-MAX_TEMPORARIES = 48
+MAX_TEMPORARIES = 64
 REF_INPUT, REF_OUTPUT, REF_COTANGENT, REF_TEMPORARY, REF_CONSTANT = 0, 16, 20, 24, 128
 ZERO_CONSTANT = 0  # the number of the constant 0
 

@@ -404,7 +404,7 @@ def _run_rule_once(st, entry, wanted, operand, accumulate):
     row = entry_row(state.entries, entry)
     spec = op_row(state.ops, row.op)
     entry_words = state.words + 8 * row.words
-    temporaries = stack_words(48)
+    temporaries = stack_words(64)
     kept = int64_at(temporaries)
     used = spec.temporaries + MAX_OUTPUTS  # the last ones are for missing cotangents
     for k in range(used):
