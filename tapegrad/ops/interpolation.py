@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from tapegrad.native.dtypes import FLOAT32, FLOAT64, UINT8
-from tapegrad.ops.calls import expect_tensor, functions, shape_of
+from tapegrad.ops.calls import functions
 from tapegrad.ops.lookups import look_up, tensor_of
-from tapegrad.ops.pooling import adaptive_avg_pool, check_dtype
+from tapegrad.ops.pooling import adaptive_avg_pool, check_dtype, planned
 from tapegrad.ops.resampling import Array, Windows, full_windows, resample, tables_of
 from tapegrad.runtime.handle import Tensor
-from tapegrad.runtime.machine import machine
 
 _CUBIC, _SMOOTH_CUBIC = -0.75, -0.5  # the parameter of the cubic convolution (Keys 1981), and with antialiasing
 _DIMS = {"linear": 1, "bilinear": 2, "bicubic": 2, "trilinear": 3}
@@ -178,37 +177,52 @@ def interpolate(
         >>> tg.nn.functional.interpolate(tg.tensor([[[1.0, 3.0]]]), scale_factor=2, mode="linear").tolist()
         [[[1.0, 1.5, 2.5, 3.0]]]
     """
-    shape = shape_of(expect_tensor(input, "interpolate"))
+    goal = (size, scale_factor, mode, align_corners, bool(recompute_scale_factor), antialias)
+    sizes, found = _plan(input, "interpolate", *goal)
+    if mode == "area":
+        return adaptive_avg_pool(len(sizes), input, sizes)
+    if isinstance(found, tuple):
+        for d, places in enumerate(found):
+            input = look_up(input, tensor_of(places), d + 2)
+        return input
+    return resample(input, found)
+
+
+@planned
+def _plan(
+    shape: tuple[int, ...],
+    code: int,
+    name: str,
+    size: Any,
+    scale_factor: Any,
+    mode: str,
+    align_corners: bool | None,
+    recompute: bool,
+    antialias: bool,
+) -> tuple[tuple[int, ...], Any]:
+    """Return the new sizes and a list of tables, or for integers a tuple of places, after checking the arguments."""
     plane = shape[2:]
     if mode in ("nearest", "area", "nearest-exact") and align_corners is not None:
         _check_mode(mode, len(shape), align_corners, False)
-    sizes, scales = _sizes_and_scales(plane, size, scale_factor, bool(recompute_scale_factor))
+    sizes, scales = _sizes_and_scales(plane, size, scale_factor, recompute)
     _check_mode(mode, len(shape), align_corners, antialias)
     if mode == "area":
-        return adaptive_avg_pool(len(plane), input, sizes)
+        return sizes, None
     _check_sizes(plane, sizes, shape)
-    check_dtype(input, f"interpolate({mode})", UINT8 if mode.startswith("nearest") else FLOAT32)
+    ways = list(zip(plane, sizes, scales, strict=True))
     if mode.startswith("nearest"):
-        return _nearest(input, sizes, scales, mode == "nearest-exact")
-    linear = "linear" in mode
+        if code != UINT8:
+            check_dtype(code, f"{name}({mode})")
+        exact = mode == "nearest-exact"
+        if code < FLOAT32:
+            return sizes, tuple(nearest_places(n, m, scale, exact, False) for n, m, scale in ways)
+        return sizes, [_nearest_tables(n, m, scale, exact, code == FLOAT64) for n, m, scale in ways]
+    check_dtype(code, f"{name}({mode})")
     if antialias:
-        tables = _smooth_linear_tables if linear else _smooth_cubic_tables
+        tables = _smooth_linear_tables if "linear" in mode else _smooth_cubic_tables
     else:
-        tables = _linear_tables if linear else _cubic_tables
-    corners = bool(align_corners)
-    return resample(input, [tables(n, m, corners, scale) for n, m, scale in zip(plane, sizes, scales, strict=True)])
-
-
-def _nearest(input: Tensor, sizes: Sequence[int], scales: Sequence[float | None], exact: bool) -> Tensor:
-    ways = list(zip(shape_of(input)[2:], sizes, scales, strict=True))
-    code = machine.dtype_of(input._handle)
-    if code >= FLOAT32:
-        return resample(input, [_nearest_tables(n, m, scale, exact, code == FLOAT64) for n, m, scale in ways])
-    if code != UINT8:
-        check_dtype(input, "upsample_nearest")
-    for d, (n, m, scale) in enumerate(ways):
-        input = look_up(input, tensor_of(nearest_places(n, m, scale, exact, False)), d + 2)
-    return input
+        tables = _linear_tables if "linear" in mode else _cubic_tables
+    return sizes, [tables(n, m, bool(align_corners), scale) for n, m, scale in ways]
 
 
 def upsample(

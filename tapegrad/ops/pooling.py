@@ -34,16 +34,14 @@ def sizes_of(value: Sizes, count: int, name: str, argument: str) -> tuple[int, .
     return tuple(int(number) for number in given) * (count if len(given) == 1 else 1)
 
 
-def check_dtype(input: Tensor, name: str, least: int = FLOAT32) -> None:
-    """Raise NotImplementedError where the dtype comes before ``least``."""
-    code = machine.dtype_of(input._handle)
+def check_dtype(code: int, name: str, least: int = FLOAT32) -> None:
+    """Raise NotImplementedError where the dtype of this code comes before ``least``."""
     if code < least:
         raise NotImplementedError(f'"{name}" not implemented for {TORCH_NAMES[code]!r}')
 
 
-def _check_input(input: Tensor, name: str, spatial: int, least: int = FLOAT32) -> tuple[int, ...]:
+def _check_input(shape: tuple[int, ...], code: int, name: str, spatial: int, least: int = FLOAT32) -> tuple[int, ...]:
     """Return the sizes of a plane of a tensor [channels, *plane] or [batch, channels, *plane]."""
-    shape = shape_of(expect_tensor(input, name))
     if len(shape) not in (spatial + 1, spatial + 2):
         raise RuntimeError(
             f"{name}: non-empty {spatial + 1}D or {spatial + 2}D (batch mode) tensor expected for input, but got: "
@@ -54,7 +52,7 @@ def _check_input(input: Tensor, name: str, spatial: int, least: int = FLOAT32) -
             f"{name}: Expected {spatial + 1}D or {spatial + 2}D (batch mode) tensor with optional 0 dim batch size for "
             f"input, but got: {list(shape)}"
         )
-    check_dtype(input, name, least)
+    check_dtype(code, name, least)
     return shape[-spatial:]
 
 
@@ -88,10 +86,9 @@ def pooled_size(n: int, kernel: int, stride: int, padding: int, dilation: int, c
     return m - 1 if ceil and (m - 1) * stride >= n + padding else m
 
 
-def _check_result(input: Tensor, name: str, plane: tuple[int, ...], window: _Window, ceil: bool) -> None:
+def _check_result(channels: int, name: str, plane: tuple[int, ...], window: _Window, ceil: bool) -> None:
     result = [pooled_size(n, k, s, p, d, ceil) for n, k, s, p, d in zip(plane, *window, strict=True)]
     if min(result) < 1:
-        channels = shape_of(input)[-len(plane) - 1]
         sizes = ["x".join(map(str, (channels, *numbers))) for numbers in (plane, result)]
         raise RuntimeError(
             f"{name}: Given input size: ({sizes[0]}). Calculated output size: ({sizes[1]}). Output size is too small"
@@ -99,6 +96,34 @@ def _check_result(input: Tensor, name: str, plane: tuple[int, ...], window: _Win
 
 
 # ---- maxima ----
+
+
+def planned(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function with a cache of what it makes of the same shape, dtype and arguments; lists become tuples."""
+    cached = functools.lru_cache(maxsize=1024, typed=True)(make)  # 2.0 is no 2
+
+    def plan(input: Tensor, name: str, *arguments: Any) -> Any:
+        code, shape = machine.dtype_of(expect_tensor(input, name)._handle), machine.shape_of(input._handle)
+        try:
+            return cached(shape, code, name, *arguments)
+        except TypeError:  # a list, or what is refused
+            plain = (tuple(value) if isinstance(value, list) else value for value in arguments)
+            return make(shape, code, name, *plain)
+
+    return plan
+
+
+@planned
+def _max_pool_attributes(
+    shape: tuple[int, ...], code: int, name: str, spatial: int, *arguments: Any
+) -> tuple[int, ...]:
+    """Return a max pooling's attributes, after checking its arguments."""
+    *window_arguments, ceil_mode = arguments
+    plane = _check_input(shape, code, name, spatial, UINT8)
+    window = _window(name, spatial, *window_arguments)
+    _check_result(shape[-1 - spatial], name, plane, window, ceil_mode)
+    _check_places(name, plane)
+    return window_attributes(*window, ceil_mode)
 
 
 def _max_pool(
@@ -111,12 +136,9 @@ def _max_pool(
     ceil_mode: bool,
     return_indices: bool,
 ) -> Any:
-    name = f"max_pool{spatial}d"
-    plane = _check_input(input, name, spatial, UINT8)
-    window = _window(name, spatial, kernel_size, stride, padding, dilation)
-    _check_result(input, name, plane, window, ceil_mode)
-    _check_places(name, plane)
-    return _finish(call_several(MAX_POOL, input, attributes=window_attributes(*window, ceil_mode)), return_indices)
+    window = (kernel_size, stride, padding, dilation)
+    attributes = _max_pool_attributes(input, f"max_pool{spatial}d", spatial, *window, ceil_mode)
+    return _finish(call_several(MAX_POOL, input, attributes=attributes), return_indices)
 
 
 def _check_places(name: str, plane: tuple[int, ...]) -> None:
@@ -189,8 +211,8 @@ def max_pool3d(
     return _max_pool(3, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
-def _adaptive_sizes(name: str, spatial: int, input: Tensor, output_size: Any) -> tuple[int, ...]:
-    shape = shape_of(expect_tensor(input, name))
+@planned
+def _adaptive_sizes(shape: tuple[int, ...], code: int, name: str, spatial: int, output_size: Any) -> tuple[int, ...]:
     if len(shape) not in (spatial + 1, spatial + 2):
         raise RuntimeError(f"{name}(): Expected {spatial + 1}D or {spatial + 2}D tensor, but got {list(shape)}")
     if 0 in shape[-1 - spatial :]:
@@ -206,13 +228,13 @@ def _adaptive_sizes(name: str, spatial: int, input: Tensor, output_size: Any) ->
     sizes = tuple(n if size is None else int(size) for n, size in zip(shape[-spatial:], given, strict=True))
     if min(sizes) < 0:
         raise RuntimeError(f"{name}: elements of output_size must be greater than or equal to 0 but received {sizes}")
-    check_dtype(input, name)
+    check_dtype(code, name)
     return sizes
 
 
 def _adaptive_max_pool(spatial: int, input: Tensor, output_size: Any, return_indices: bool) -> Any:
     name = f"adaptive_max_pool{spatial}d"
-    sizes = _adaptive_sizes(name, spatial, input, output_size)
+    sizes = _adaptive_sizes(input, name, spatial, output_size)
     _check_places(name, shape_of(input)[-spatial:])
     attributes = (spatial, *(1,) * (3 - spatial), *sizes)
     return _finish(call_several(ADAPTIVE_MAX_POOL, input, attributes=attributes), return_indices)
@@ -255,29 +277,28 @@ def _mean_tables(
     return mean_windows(n, np.maximum(start, 0), np.minimum(stop, n), by)
 
 
-def _avg_pool(
-    spatial: int,
-    input: Tensor,
-    kernel_size: Sizes,
-    stride: Sizes | None,
-    padding: Sizes,
-    ceil_mode: bool,
-    count_include_pad: bool,
-    divisor_override: int | None,
-) -> Tensor:
-    name = f"avg_pool{spatial}d"
-    plane = _check_input(input, name, spatial)
+@planned
+def _avg_pool_tables(
+    shape: tuple[int, ...], code: int, name: str, spatial: int, *arguments: Any
+) -> list[tuple[Tensor, Tensor]]:
+    """Return an average pooling's tables, after checking its arguments."""
+    kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override = arguments
+    plane = _check_input(shape, code, name, spatial)
     window = _window(name, spatial, kernel_size, stride, padding)
     if divisor_override == 0:
         raise RuntimeError(f"{name}: divisor must be not zero")
-    _check_result(input, name, plane, window, ceil_mode)
+    _check_result(shape[-1 - spatial], name, plane, window, ceil_mode)
     if spatial == 3 and any(n < kernel for n, kernel in zip(plane, window[0], strict=True)):
         raise RuntimeError(f"{name}: input image ({_listed(plane)}) smaller than kernel size ({_listed(window[0])})")
     tables = []
     for d, (n, kernel, step, pad, _) in enumerate(zip(plane, *window, strict=True)):
         divisor = None if divisor_override is None else divisor_override if d == spatial - 1 else 1
         tables.append(_mean_tables(n, kernel, step, pad, bool(ceil_mode), bool(count_include_pad), divisor))
-    return resample(input, tables)
+    return tables
+
+
+def _avg_pool(spatial: int, input: Tensor, *arguments: Any) -> Tensor:
+    return resample(input, _avg_pool_tables(input, f"avg_pool{spatial}d", spatial, *arguments))
 
 
 def avg_pool1d(
@@ -345,7 +366,7 @@ def _sharing_tables(n: int, m: int) -> Windows:
 
 def adaptive_avg_pool(spatial: int, input: Tensor, output_size: Any) -> Tensor:
     """Return the means of so many windows that share out the last ``spatial`` dimensions."""
-    sizes = _adaptive_sizes(f"adaptive_avg_pool{spatial}d", spatial, input, output_size)
+    sizes = _adaptive_sizes(input, f"adaptive_avg_pool{spatial}d", spatial, output_size)
     if all(size == 1 for size in sizes):
         return call(PLANE_MEAN, input, attributes=(spatial,))
     return resample(input, [_sharing_tables(n, m) for n, m in zip(shape_of(input)[-spatial:], sizes, strict=True)])
@@ -429,7 +450,7 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
         raise RuntimeError(f"local_response_norm: size should be greater than zero, but got {size}")
     if math.prod(shape) == 0:
         return input
-    check_dtype(input, "local_response_norm")
+    check_dtype(machine.dtype_of(input._handle), "local_response_norm")
     mean = resample_dim(functions["square"](input), _neighbour_tables(shape[1], int(size)), len(shape) - 1)
     return input * functions["pow"](mean * alpha + k, -beta)
 
@@ -465,7 +486,7 @@ def _max_unpool(
     output_size: Sequence[int] | None,
 ) -> Tensor:
     name = f"max_unpool{spatial}d"
-    plane = _check_input(input, name, spatial)
+    plane = _check_input(shape_of(expect_tensor(input, name)), machine.dtype_of(input._handle), name, spatial)
     shape, code = shape_of(expect_tensor(indices, name, "indices", 2)), machine.dtype_of(indices._handle)
     kernel = sizes_of(kernel_size, spatial, name, "kernel_size")
     steps = kernel if stride is None else sizes_of(stride, spatial, name, "stride")
