@@ -148,6 +148,12 @@ def _bags_of(starts: Tensor, count: int, end: int) -> Tensor:
     return bags if end == count else functions["masked_fill"](bags, places >= end, -1)
 
 
+def _bags_of_rows(shape: tuple[int, ...]) -> Tensor:
+    """Return the number of the row that each place of a matrix is in."""
+    rows = functions["unsqueeze"](functions["arange"](shape[0]), 1)
+    return functions["reshape"](functions["broadcast_to"](rows, shape), (-1,))
+
+
 def _embedding_bag(
     input: Tensor,
     weight: Tensor,
@@ -187,7 +193,8 @@ def _embedding_bag(
     padding_idx = normal_padding(padding_idx, shape[0])
     count = shape_of(flat)[0]
     end = int(offsets[-1]) if include_last_offset and offsets is not None else count
-    bags, counted = _bags_of(starts, count, end), _counted(flat, padding_idx)
+    bags = _bags_of(starts, count, end) if offsets is not None else _bags_of_rows(shape_of(input))
+    counted = _counted(flat, padding_idx)
     if max_norm is not None:
         _renormalise(weight, flat, max_norm, norm_type)
     if mode == "max":
