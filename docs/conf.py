@@ -17,5 +17,6 @@ html_theme_options = {"show_toc_level": 2}
 
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
+nb_execution_in_temp = True  # cells may write files
 nb_execution_timeout = 120  # seconds a cell: the first one may compile
 myst_enable_extensions = ["colon_fence", "deflist"]

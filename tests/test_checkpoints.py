@@ -6,6 +6,7 @@ import math
 import os
 import stat
 import struct
+import warnings
 from collections import Counter, OrderedDict
 
 import numpy as np
@@ -104,6 +105,35 @@ def test_a_training_state_comes_back(tmp_path):
     assert [step(*others) for _ in range(3)] == expected
     assert type(state["parts"][0]) is type(parts[0].state_dict())
     assert state["parts"][0]._metadata == parts[0].state_dict()._metadata
+
+
+def test_every_schedule_s_state_is_saved():
+    schedulers = tg.optim.lr_scheduler
+    arguments = {
+        "LambdaLR": [lambda step: 0.9**step],
+        "MultiStepLR": [[1, 3]],
+        "CosineAnnealingWarmRestarts": [3],
+        "OneCycleLR": [0.1, 30],
+        "CyclicLR": [0.01, 0.1],
+        "ReduceLROnPlateau": [],
+    }
+    for name, given in arguments.items():
+
+        def make(name=name, given=given):
+            optimizer = tg.optim.SGD([tg.nn.Parameter(tg.ones(1))], lr=0.1, momentum=0.9)
+            return optimizer, getattr(schedulers, name)(optimizer, *given)
+
+        def step(optimizer, scheduler, name=name):
+            scheduler.step(*([1.0] if name == "ReduceLROnPlateau" else []))
+            return optimizer.param_groups[0]["lr"]
+
+        with warnings.catch_warnings(action="ignore"):  # the optimiser takes no steps
+            first, second = make(), make()
+            for _ in range(3):
+                step(*first)
+            for old, new in zip(first, second, strict=True):
+                new.load_state_dict(through_file(old.state_dict()))
+            assert [step(*second) for _ in range(15)] == [step(*first) for _ in range(15)], name
 
 
 def test_generators_come_back_where_they_were():

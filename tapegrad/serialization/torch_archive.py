@@ -91,7 +91,7 @@ class _Archive:
                 raise CheckpointError(
                     f"{self.file}: the storage {storage.key!r} has {len(data)} bytes for {storage.count} of {dtype}"
                 )
-            array = np.frombuffer(data, dtype).astype(dtype.newbyteorder("="))
+            array = np.frombuffer(data, dtype).astype(dtype.newbyteorder("="), copy=False)
             if storage.dtype == "BOOL":
                 array = np.frombuffer(data, np.uint8) != 0
             self.storages[storage.key] = widened(Stored(storage.dtype, array), storage.key, self.file)
