@@ -12,6 +12,7 @@ from tapegrad.autograd import (
     no_grad,
     set_grad_enabled,
 )
+from tapegrad.capture import compile
 from tapegrad.ops import functions
 from tapegrad.runtime.dtype import (
     bool_,
@@ -71,6 +72,7 @@ __all__ = [
     "autograd",
     "can_cast",
     "datasets",
+    "compile",
     "device",
     "dtype",
     "e",

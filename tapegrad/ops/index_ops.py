@@ -439,6 +439,7 @@ NONZERO = declare(
         dtypes=BOOLEAN,
         result=TO_INT64,
         infer=nonzero_infer,
+        shape_from_values=True,
         kernel=_nonzero_kernel,
         contiguous=("input",),
         public=False,

@@ -15,6 +15,7 @@ from tapegrad.ops.elementwise import elementwise
 from tapegrad.ops.loss_parts import chosen_reduction, dtype_name, is_float, legacy_reduction, reduced, weighted
 from tapegrad.ops.registry import FLOATS
 from tapegrad.runtime.handle import Tensor
+from tapegrad.runtime.machine import machine
 
 
 @jit
@@ -91,7 +92,7 @@ def binary_cross_entropy(
     if target.dtype is not input.dtype:
         raise RuntimeError(f"Found dtype {dtype_name(target)} but expected {dtype_name(input)}")
     for name, tensor in (("input", input), ("target", target)):
-        if not functions["all"]((tensor >= 0) & (tensor <= 1)).item():
+        if not machine.capturing and not functions["all"]((tensor >= 0) & (tensor <= 1)).item():
             raise RuntimeError(f"all elements of {name} should be between 0 and 1")
     if weight is not None:
         weight = functions["broadcast_to"](weight, shape_of(input))

@@ -64,6 +64,7 @@ class Op:
         contiguous: names of operands that the kernel needs in row-major order.
         accumulates: whether the kernel, where its result is its last operand, adds to that instead of to zeros, so that
             gradients of many parts of one tensor cost as much as the parts.
+        shape_from_values: whether the result's shape depends on the operands' values, so that it cannot be replayed.
         writes: names of operands that the kernel writes into (optimisers' updates).
         reference: the same function in NumPy, for the tests.
         samples: arguments to test with; see tests/samples.py.
@@ -83,6 +84,7 @@ class Op:
     unpromoted: tuple[str, ...] = ()
     contiguous: tuple[str, ...] = ()
     accumulates: bool = False
+    shape_from_values: bool = False
     writes: tuple[str, ...] = ()
     reference: Callable[..., Any] | None = None
     samples: Any = None

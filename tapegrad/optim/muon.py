@@ -11,7 +11,6 @@ from tapegrad.ops.updates_sgd import MUON, MUON_MOMENTUM
 from tapegrad.optim.group import Group, Row, run_update, zeros_like
 from tapegrad.optim.optimizer import Optimizer
 from tapegrad.runtime.handle import Tensor
-from tapegrad.tensor.gradients import with_gradients
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
@@ -98,7 +97,7 @@ class Muon(Optimizer):
         params: list[int] = []
         directions: list[Tensor] = []
         rows: list[Row] = []
-        for param, grad in with_gradients(group["params"]):
+        for param, grad in self._with_gradients(group):
             state = self.state[param]
             if "momentum_buffer" not in state:
                 state["momentum_buffer"] = zeros_like(param)

@@ -81,6 +81,7 @@ class Optimizer:
     _scalar_state: tuple[str, ...] = ()  # names of state that is kept in tensors of one element
     _scheduled = False  # whether a schedule was attached
     _opt_called = False  # whether step was called since then
+    _only_numbers = False  # see refresh_numbers
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -153,6 +154,26 @@ class Optimizer:
     def _update(self, number: int, group: Group) -> None:
         raise NotImplementedError
 
+    def refresh_numbers(self) -> None:
+        """Bring the tensors that hold the groups' numbers up to date, as a step does, without taking one."""
+        if not self.keeps_numbers():
+            return
+        self._only_numbers = True
+        try:
+            for number, group in enumerate(self.param_groups):
+                self._update(number, group)
+        finally:
+            self._only_numbers = False
+
+    @classmethod
+    def keeps_numbers(cls) -> bool:
+        """Return whether the groups' numbers are in tensors, which the updates read."""
+        return cls._update is not Optimizer._update
+
+    def _with_gradients(self, group: Group) -> Iterable[tuple[Tensor, int]]:
+        """Return the parameters to update, each with the handle of its gradient; see refresh_numbers."""
+        return () if self._only_numbers else with_gradients(group["params"])
+
     def _numbers_of(self, key: Any, *values: float) -> int:
         """Return the handle of the tensor that has a group's numbers; it is written where one of them has changed."""
         numbers = self._numbers.get(key)
@@ -165,7 +186,7 @@ class Optimizer:
     def _rows(self, group: Group, names: tuple[str, ...], numbers: int) -> list[Row]:
         """Return the operands of the update of each parameter that has a gradient; make its state at the first step."""
         rows: list[Row] = []
-        for param, grad in with_gradients(group["params"]):
+        for param, grad in self._with_gradients(group):
             state = self.state[param]
             if not state:
                 state.update(self._new_state(param, group))

@@ -9,7 +9,6 @@ from tapegrad.ops.updates_sgd import SGD as UPDATE
 from tapegrad.ops.updates_sgd import SGD_MOMENTUM as MOMENTUM_UPDATE
 from tapegrad.optim.group import Group, Row, check_implementation, check_numbers, run_update, sign_of, zeros_like
 from tapegrad.optim.optimizer import Optimizer
-from tapegrad.tensor.gradients import with_gradients
 
 
 class SGD(Optimizer):
@@ -75,7 +74,7 @@ class SGD(Optimizer):
         options = (group["lr"], group["weight_decay"], sign_of(group), group["momentum"])
         numbers = self._numbers_of(number, *options, group["dampening"], group["nesterov"])
         if group["momentum"] == 0:
-            run_update(UPDATE, [(param._handle, grad, numbers) for param, grad in with_gradients(group["params"])])
+            run_update(UPDATE, [(param._handle, grad, numbers) for param, grad in self._with_gradients(group)])
             return
         started, starting = self._rows_with_momentum(group, numbers)
         run_update(MOMENTUM_UPDATE, started)
@@ -87,7 +86,7 @@ class SGD(Optimizer):
         """Return the rows of parameters that have moved before, and of those that have not, whose momentum is made."""
         started: list[Row] = []
         starting: list[Row] = []
-        for param, grad in with_gradients(group["params"]):
+        for param, grad in self._with_gradients(group):
             state = self.state[param]
             if state.get("momentum_buffer") is None:
                 state["momentum_buffer"] = zeros_like(param)

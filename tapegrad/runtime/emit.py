@@ -66,6 +66,7 @@ from tapegrad.runtime.layout import (
 )
 from tapegrad.runtime.memory import new_slot, new_storage, release, retain, retain_row, share_memory
 from tapegrad.runtime.promote import common_dtype, retype_number
+from tapegrad.runtime.record import is_capturing, note_run
 from tapegrad.runtime.strides import copy_geometry, last_offset, mark_layout, set_contiguous
 from tapegrad.runtime.tables import reserve
 from tapegrad.runtime.threads import resolve
@@ -450,6 +451,7 @@ def _run_view(st, op, spec, frame):
     if status < 0:
         return status
     mark_layout(slot_of(st, words[0]))
+    state_of(st).kernel_run = 0
     return 0
 
 
@@ -497,6 +499,7 @@ def _run_plain(st, op, spec, frame):
     for k in range(words[FRAME_INPUT_COUNT]):
         args[5 + 3 * k] = data_address(st, words[FRAME_INPUTS + k])
         args[7 + 3 * k] = 1
+    state_of(st).kernel_run = kernel
     run_contiguous(st, kernel, frame, slot, args_address)
     return 0
 
@@ -531,6 +534,7 @@ def _run_elementwise(st, op, spec, frame, target):
             status = _alias_target(st, slot, target)
     if status < 0:
         return status
+    state_of(st).kernel_run = kernel
     run_elementwise(st, kernel, frame, slot)
     return 0
 
@@ -582,6 +586,7 @@ def _run_general(st, op, spec, frame, target):
     if status >= 0:
         kernel = kernel_of(st, op, dtype, result_dtype, frame)
         status = call2(kernel, st, frame) if kernel != 0 else KERNEL_MISSING
+        state_of(st).kernel_run = kernel
     return min(status, 0)
 
 
@@ -640,6 +645,8 @@ def emit(st, op, frame, target):
         status = _run(st, op, spec, frame, target)
     if status == 0 and state.check_bounds:
         status = _verify(st, frame)
+    if status == 0 and is_capturing(state):
+        note_run(st, op, types.int64(spec.kind), state.kernel_run, frame, target >= 0)
     if status < 0:
         state.error_op = op  # a copy made on the way has put itself there
         _drop_results(st, frame)

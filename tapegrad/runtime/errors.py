@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 from tapegrad.native.dtypes import DTYPE_NAMES
 from tapegrad.runtime import layout
 from tapegrad.runtime.layout import MAX_NDIM
 from tapegrad.runtime.machine import machine
+
+_PACKAGE = str(Path(__file__).resolve().parents[1])
 
 
 class OutOfMemoryError(RuntimeError, MemoryError):
@@ -129,6 +135,23 @@ _MESSAGES: dict[int, Callable[[str], Exception]] = {
     ),
     layout.OUT_OF_BOUNDS: lambda op: AssertionError(f"{op}: a kernel wrote out of bounds, or was about to"),
 }
+
+
+def user_line() -> str:
+    """Return which line of the program outside of this package is running, as ``file.py:12``."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" if frame is not None else "an unknown line"
+
+
+def refuse_reading(what: str) -> None:
+    """Raise RuntimeError where Python reads a value while a function is being captured: a replay would not read it."""
+    if machine.capturing and machine.capturing == threading.get_ident():
+        raise RuntimeError(
+            f"{what} at {user_line()}: a function that is captured by tg.compile cannot read values, since its replay "
+            "runs without Python. Return the tensor and read it outside, or express the choice with tg.where"
+        )
 
 
 def raise_status(status: int) -> NoReturn:

@@ -91,6 +91,7 @@ STATE = np.dtype(
             "arena arena_end bytes_live bytes_cached bytes_peak "
             "release_head draining sweeps sweep_id sweeping pending leaf_head selective "
             "sequence_next family_next serial_next workspace pool check_bounds "
+            "capture capture_top capture_thread capture_id slots_aside storages_aside kernel_run "
             "error_op error_slot0 error_slot1 error_value0 error_value1"
         ).split()
     ]
@@ -108,6 +109,7 @@ STORAGE = np.dtype(
         ("version", "i8"),
         ("owner", "i8"),
         ("read_only", "i8"),
+        ("made_in", "i8"),  # the number of the capture that it was made in, or 0
     ]
 )
 

@@ -53,6 +53,8 @@ class Machine:
         self.resolve: Callable[[int, int, int], int] = _no_resolver
         self.python_callbacks: Callable[[int, int, int], int] = _no_resolver
         self.owners: dict[int, Any] = {}
+        self.capturing = 0  # the thread that captures a function, if one does: it must not read values
+        self.deferred: list[tuple[Callable[[], Any], int]] = []  # Python's part of a captured call, and when it came
         self._next_owner = 0
         self._make_tables()
         self._make_callbacks()
@@ -67,7 +69,15 @@ class Machine:
             self.state[f"{name}_capacity"] = _FIRST_ROWS
         self.state["words"] = _reserve_addresses(WORD_LIMIT * 8, 32 * _FIRST_ROWS * 8)
         self.state["words_capacity"] = 32 * _FIRST_ROWS
-        for name in ("handles_free", "slots_free", "storages_free", "release_head", "leaf_head"):
+        for name in (
+            "handles_free",
+            "slots_free",
+            "storages_free",
+            "release_head",
+            "leaf_head",
+            "slots_aside",
+            "storages_aside",
+        ):
             self.state[name] = -1
         self.ops = np.zeros(OP_LIMIT, OP)
         self.kernels = np.zeros((OP_LIMIT, DTYPE_COUNT, DTYPE_COUNT), np.int64)

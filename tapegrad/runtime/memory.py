@@ -67,6 +67,7 @@ def foreign_storage(st, address, size, index, owner, read_only):
     row.version = 0
     row.owner = owner
     row.read_only = read_only
+    row.made_in = state.capture_id
     return storage
 
 
@@ -78,12 +79,24 @@ def release_storage(st, storage):
     if row.refs > 0:
         return
     owner = row.owner
+    if state.capture_id != 0 and row.made_in == state.capture_id and owner < 0:
+        row.owner = state.storages_aside
+        state.storages_aside = storage
+        return
+    free_storage(st, storage)
+    if owner >= 0:
+        drop_owner(st, owner)
+
+
+@jit
+def free_storage(st, storage):
+    """Give back the memory of a storage that nothing refers to, and its row."""
+    state = state_of(st)
+    row = storage_row(state.storages, storage)
     if row.size_class >= 0:
         give_block(st, row.address, row.size_class)
     row.owner = state.storages_free
     state.storages_free = storage
-    if owner >= 0:
-        drop_owner(st, owner)
 
 
 @jit
@@ -261,6 +274,10 @@ def _free_slot(st, slot):
         release_later(st, row.cotangent)
     row.refs = 0
     row.serial = -1
+    if state.capture_id != 0:
+        row.next = state.slots_aside
+        state.slots_aside = slot
+        return
     row.next = state.slots_free
     state.slots_free = slot
 
@@ -329,6 +346,20 @@ def _unlist(st, slot):
             return
         previous = current
         current = following
+
+
+@jit
+def recycle_slot(st, slot):
+    """Put the row of a slot that was put aside, or that a program had, on the list of the free ones."""
+    state = state_of(st)
+    row = slot_row(state.slots, slot)
+    if row.storage >= 0:
+        release_storage(st, row.storage)
+        row.storage = -1
+    row.refs = 0
+    row.serial = -1
+    row.next = state.slots_free
+    state.slots_free = slot
 
 
 @jit

@@ -28,10 +28,12 @@ from tapegrad.runtime.layout import (
     CLONE,
     CONTIGUOUS,
     DEAD,
+    ELEMENTWISE,
     FRAME_ATTRIBUTE_COUNT,
     FRAME_INPUT_COUNT,
     FRAME_INPUTS,
     FREED,
+    GENERAL,
     GIVE,
     GRAPH_FREED,
     HOOKED,
@@ -68,6 +70,7 @@ from tapegrad.runtime.memory import (
     retain_row,
     slot_of_handle,
 )
+from tapegrad.runtime.record import is_capturing, note_run
 from tapegrad.runtime.tables import reserve
 from tapegrad.runtime.threads import ask_python
 
@@ -88,6 +91,13 @@ def _emit_two(st, op, a, b, target):
 
 
 @jit
+def _set_results(words, slot):
+    words[0] = slot
+    for k in range(1, MAX_OUTPUTS):
+        words[k] = -1
+
+
+@jit
 def _add_into(st, total, gradient):
     """Add a gradient into the memory of ``total``, which nothing else reaches: no entry, no checks."""
     frame = stack_words(7)
@@ -99,6 +109,10 @@ def _add_into(st, total, gradient):
     kernel = kernel_of(st, ADD, dtype, dtype, 0)
     if kernel == 0:
         return KERNEL_MISSING
+    if is_capturing(state_of(st)):
+        _set_results(words, total)
+        words[FRAME_ATTRIBUTE_COUNT] = 0
+        note_run(st, ADD, ELEMENTWISE, kernel, frame, 1)
     return run_elementwise(st, kernel, frame, total)
 
 
@@ -350,12 +364,16 @@ def _cotangent_to_write(st, rule, frame, accumulate):
 def _add_to_cotangent(st, rule, frame, total):
     """Run a row's kernel so that it adds to the cotangent ``total``; return 0 or a status."""
     words = int64_at(frame)
-    words[0] = total
+    _set_results(words, total)
     words[FRAME_INPUTS + rule.count - 1] = total
     dtype = types.int64(slot_of(st, total).dtype)
     kernel = kernel_of(st, types.int64(rule.op), dtype, dtype, 0)
     storage_row(state_of(st).storages, slot_of(st, total).storage).version += 1
-    return call2(kernel, st, frame) if kernel != 0 else KERNEL_MISSING
+    if kernel == 0:
+        return KERNEL_MISSING
+    if is_capturing(state_of(st)):
+        note_run(st, types.int64(rule.op), GENERAL, kernel, frame, 1)
+    return call2(kernel, st, frame)
 
 
 @jit

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from tapegrad.ops.calls import check_ndim, functions
 from tapegrad.runtime.dtype import dtype as DType
 from tapegrad.runtime.dtype import dtype_of, dtype_of_array, get_default_dtype, int64, native_dtype
-from tapegrad.runtime.errors import raise_status
+from tapegrad.runtime.errors import raise_status, refuse_reading
 from tapegrad.runtime.handle import Tensor, wrap
 from tapegrad.runtime.layout import INFERENCE, REQUIRES_GRAD
 from tapegrad.runtime.machine import machine
@@ -107,6 +107,7 @@ def from_numpy(array: npt.NDArray[Any]) -> Tensor:
 def _array(data: Any, dtype: Any) -> npt.NDArray[Any]:
     """Return the data as a native NumPy array of a dtype that tapegrad has."""
     if isinstance(data, Tensor):
+        refuse_reading("tensor() of a tensor's numbers")
         array = functions["_array_of"](data)
     elif isinstance(data, np.ndarray | np.generic):
         array = np.asarray(data)

@@ -13,6 +13,7 @@ from tapegrad.ops.calls import call, function, functions, tensor_method
 from tapegrad.ops.registry import registry
 from tapegrad.runtime.dtype import DTYPES, bool_, dtype_of, float32, float64, int32, int64, uint8
 from tapegrad.runtime.dtype import dtype as DType
+from tapegrad.runtime.errors import refuse_reading
 from tapegrad.runtime.handle import Tensor, wrap
 from tapegrad.runtime.layout import REQUIRES_GRAD
 from tapegrad.runtime.machine import machine
@@ -54,6 +55,8 @@ def numpy(self: Tensor, *, force: bool = False) -> npt.NDArray[Any]:
     Raises:
         RuntimeError: the tensor requires a gradient and ``force`` is false.
     """
+    if machine.capturing:
+        refuse_reading("numpy()")
     if _flags_of(self._handle) & REQUIRES_GRAD and not force:
         raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
     return array_of(self)
@@ -105,6 +108,8 @@ Tensor.__array_ufunc__ = _no_ufunc  # type: ignore[attr-defined]
 @tensor_method("item")
 def item(self: Tensor) -> Any:
     """Return the value of a tensor of one element as a Python number; RuntimeError for other sizes."""
+    if machine.capturing:
+        refuse_reading("item() or a conversion to a Python number")
     value = _item_of(self._handle)
     if value == ():
         raise RuntimeError(f"a Tensor with {self.numel()} elements cannot be converted to Scalar")
@@ -114,6 +119,8 @@ def item(self: Tensor) -> Any:
 @tensor_method("tolist")
 def tolist(self: Tensor) -> Any:
     """Return the numbers as nested lists, or as a number for a 0-d tensor."""
+    if machine.capturing:
+        refuse_reading("tolist()")
     numbers = _numbers_of(self._handle)
     shape = _shape_of(self._handle)
     if not shape:
@@ -127,6 +134,8 @@ def tolist(self: Tensor) -> Any:
 
 @tensor_method("__bool__")
 def _truth(self: Tensor) -> bool:
+    if machine.capturing:
+        refuse_reading("the truth of a tensor")
     value = _item_of(self._handle)
     if value == ():
         kind = "no values" if self.numel() == 0 else "more than one value"

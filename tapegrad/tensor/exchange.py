@@ -8,6 +8,7 @@ import numpy as np
 
 from tapegrad.ops.calls import call, tensor_method
 from tapegrad.ops.registry import registry
+from tapegrad.runtime.errors import refuse_reading
 from tapegrad.runtime.handle import Tensor
 from tapegrad.runtime.layout import REQUIRES_GRAD
 from tapegrad.runtime.machine import machine
@@ -21,6 +22,7 @@ _CPU = (1, 0)  # DLPack's device type kDLCPU, and its number
 def _to_dlpack(self: Tensor, *, stream: Any = None, **options: Any) -> Any:
     if machine.flags_of(self._handle) & REQUIRES_GRAD:
         raise BufferError("Can't export tensors that require gradient, use tensor.detach()")
+    refuse_reading("__dlpack__")
     return array_of(self).__dlpack__(stream=stream, **options)
 
 

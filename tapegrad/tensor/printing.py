@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from tapegrad.native.dtypes import BOOL, INT64
 from tapegrad.runtime.dtype import DTYPES, get_default_dtype
+from tapegrad.runtime.errors import refuse_reading
 from tapegrad.runtime.handle import Tensor
 from tapegrad.runtime.layout import REQUIRES_GRAD
 from tapegrad.runtime.machine import machine
@@ -150,6 +151,7 @@ def _suffixes(tensor: Tensor, array: Array) -> list[str]:
 
 def describe(tensor: Tensor, prefix: str = "tensor(") -> str:
     """Return the text of a tensor as ``print`` shows it."""
+    refuse_reading("printing a tensor")
     array = array_of(tensor)
     if array.size == 0:
         text = "[]"

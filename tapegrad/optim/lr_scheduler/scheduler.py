@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from typing import Any
 
 from tapegrad.optim.group import Group
 from tapegrad.optim.optimizer import Optimizer
 from tapegrad.runtime.handle import Tensor
+from tapegrad.runtime.machine import machine
 
 EPOCH_IS_DEPRECATED = (
     "The epoch parameter in `scheduler.step()` was not necessary and is being deprecated where possible. Please use "
@@ -112,6 +114,8 @@ class LRScheduler:
                 warnings.warn(_OVERRIDDEN, UserWarning, stacklevel=2)
             elif not self.optimizer._opt_called:
                 warnings.warn(_WRONG_ORDER, UserWarning, stacklevel=2)
+        if machine.capturing:
+            machine.deferred.append((functools.partial(self.step, epoch), int(machine.state["capture_top"])))
         self._step_count += 1
         if epoch is not None:
             warnings.warn(EPOCH_IS_DEPRECATED, UserWarning, stacklevel=2)

@@ -1,0 +1,224 @@
+"""``tg.compile``: run a function as it is, note what it computes, and from then on replay that as one compiled call."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tapegrad.capture.compare import Form, first_difference, form_of
+from tapegrad.capture.errors import CaptureError
+from tapegrad.capture.guards import Guards
+from tapegrad.capture.notes import recording, release
+from tapegrad.capture.program import Program
+from tapegrad.capture.storages import classify, slot_of, storage_of
+from tapegrad.capture.trees import put_together, take_apart
+from tapegrad.runtime import replay
+from tapegrad.runtime.errors import raise_status
+from tapegrad.runtime.handle import Tensor
+from tapegrad.runtime.machine import machine
+
+_REPLAYS_REFUSED = (replay.WRONG_INPUT, replay.WRONG_HANDLE, replay.WRONG_GRADIENT, replay.BUSY)
+
+
+@dataclass
+class Variant:
+    """One way in which the function was called: its guards, and the program once two calls have been the same."""
+
+    structure: Any
+    guards: Guards
+    tensors: list[tuple[Any, ...]]
+    modes: int
+    form: Form | None = None
+    program: Program | None = None
+    result: Any = None
+    returned: tuple[tuple[str, int], ...] = ()
+    failures: int = 0
+
+
+class Compiled:
+    """A function that is captured when it is called and then replayed; see ``compile``.
+
+    Attributes:
+        variants: what was captured, one for each way in which it was called.
+    """
+
+    def __init__(self, function: Callable[..., Any], limit: int) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+        self._limit = limit
+        self.variants: list[Variant] = []
+        self._misses = 0  # calls in a row whose guards did not hold and for which there was no program
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else functools.partial(self, instance)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute what the function computes, by a replay where there is a program for such a call."""
+        if machine.capturing:
+            return self._function(*args, **kwargs)
+        tensors: list[Tensor] = []
+        structure = take_apart((args, tuple(kwargs.items())), tensors) if kwargs else take_apart(args, tensors)
+        modes = machine.modes()
+        for variant in self.variants:
+            if variant.modes == modes and _same(variant.structure, structure) and variant.guards.hold():
+                if variant.program is None:
+                    if _shapes(tensors) == variant.tensors:
+                        return self._record(variant, args, kwargs, tensors)
+                    continue
+                variant.guards.refresh()
+                status = variant.program.run(*[tensor._handle for tensor in tensors])
+                if status == 0:
+                    for call in variant.program.notes.deferred:
+                        call()
+                    return self._result(variant, tensors)
+                if status not in _REPLAYS_REFUSED:
+                    raise_status(status)
+        self._count_miss(structure)
+        return self._record(self._new_variant(structure, modes, tensors), args, kwargs, tensors)
+
+    def _count_miss(self, structure: Any) -> None:
+        """Raise CaptureError where what the function reads has changed before each of many calls."""
+        same = [variant for variant in self.variants if _same(variant.structure, structure)]
+        self._misses = self._misses + 1 if same and not same[-1].guards.hold() else 0
+        if self._misses > self._limit + _PATIENCE:
+            raise CaptureError(
+                f"{self._function.__qualname__} reads what changes in each call, so it cannot be replayed: "
+                f"{same[-1].guards.change()}. Pass it as a tensor, or leave it out of the captured function"
+            )
+
+    def _new_variant(self, structure: Any, modes: int, tensors: Sequence[Tensor]) -> Variant:
+        if len(self.variants) >= self._limit:
+            del self.variants[0]
+        variant = Variant(structure, Guards(self._function, _plain_values(structure)), _shapes(tensors), modes)
+        self.variants.append(variant)
+        return variant
+
+    def _record(self, variant: Variant, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
+        """Run the function as it is; make a program of what it computes if the last call computed the same."""
+        variant.guards = Guards(self._function, _plain_values(variant.structure))
+        with recording() as notes:
+            structure, returned, outputs = _detached(self._function(*args, **kwargs), tensors)
+        try:
+            return self._finish(variant, notes, tensors, structure, returned, outputs)
+        finally:
+            _release_unless_used(variant, notes)
+
+    def _finish(
+        self,
+        variant: Variant,
+        notes: Any,
+        tensors: list[Tensor],
+        structure: Any,
+        returned: tuple[tuple[str, int], ...],
+        outputs: list[Tensor],
+    ) -> Any:
+        variant.guards.check_randomness()
+        storages = classify(notes, tensors)
+        places = [(slot_of(tensor), storage_of(tensor)) for tensor in outputs]
+        form = form_of(notes, storages, places)
+        form.append((returned, structure))
+        copies = [tensor.clone() for tensor in outputs]
+        variant.result, variant.returned = structure, returned
+        if variant.form == form:
+            variant.program = Program(notes, tensors, outputs, variant.guards.tensors)
+            self._misses = 0
+        elif variant.form is not None:
+            variant.failures += 1
+            if variant.failures > _PATIENCE:
+                difference = first_difference(variant.form, form, notes)
+                raise CaptureError(
+                    f"{self._function.__qualname__} does not compute the same in each call, so it cannot be replayed: "
+                    f"{difference}. Pass what changes as a tensor, or leave it out of the captured function"
+                )
+        variant.form = form
+        return self._assemble(variant, tensors, lambda k: copies[k])
+
+    def _result(self, variant: Variant, tensors: Sequence[Tensor]) -> Any:
+        assert variant.program is not None
+        return self._assemble(variant, tensors, variant.program.output)
+
+    def _assemble(self, variant: Variant, tensors: Sequence[Tensor], output: Callable[[int], Tensor]) -> Any:
+        def tensor(k: int) -> Tensor:
+            kind, place = variant.returned[k]
+            return output(place) if kind == "output" else tensors[place]
+
+        return put_together(variant.result, tensor)
+
+
+_PATIENCE = 4  # calls that differ from the one before
+
+
+def _detached(value: Any, arguments: list[Tensor]) -> tuple[Any, tuple[tuple[str, int], ...], list[Tensor]]:
+    """Return a result's structure, where each tensor in it comes from, and the new ones, out of the graph.
+
+    When this returns nothing refers to the graph any more, so that it ends with the recording.
+    """
+    results: list[Tensor] = []
+    structure = take_apart(value, results)
+    outputs: list[Tensor] = []
+    returned: list[tuple[str, int]] = []
+    for result in results:
+        place = next((k for k, tensor in enumerate(arguments) if tensor is result), None)
+        returned.append(("output", len(outputs)) if place is None else ("input", place))
+        if place is None:
+            outputs.append(result.detach())
+    return structure, tuple(returned), outputs
+
+
+def _release_unless_used(variant: Variant, notes: Any) -> None:
+    if variant.program is None or variant.program.notes is not notes:
+        release(notes)
+
+
+def _same(a: Any, b: Any) -> bool:
+    try:
+        return bool(a == b)
+    except Exception:  # a user's class whose comparison is no plain one
+        return False
+
+
+def _shapes(tensors: Sequence[Tensor]) -> list[tuple[Any, ...]]:
+    return [
+        (machine.dtype_of(t._handle), machine.shape_of(t._handle), machine.strides_of(t._handle), t.requires_grad)
+        for t in tensors
+    ]
+
+
+def _plain_values(structure: Any) -> list[Any]:
+    """Return the arguments that are no tensors."""
+    if structure[0] == "plain":
+        return [structure[2]]
+    if structure[0] == "tensor":
+        return []
+    items = [item[1] if structure[0] is dict else item for item in structure[1]]
+    return [value for item in items for value in _plain_values(item)]
+
+
+def compile(function: Callable[..., Any] | None = None, *, limit: int = 8) -> Any:
+    """Return a function that computes what ``function`` does, after two calls as one compiled call without Python.
+
+    The first calls run the function as it is and note every operation: forward, backward, optimiser. When two calls in
+    a row have computed the same, the operations become a program that later calls replay. Calls with other shapes,
+    dtypes, modes or plain arguments get programs of their own.
+
+    Args:
+        function: of tensors, NumPy arrays, modules, optimisers, plain values and containers of them. What it returns is
+            detached from the graph.
+        limit: how many programs are kept.
+
+    Raises:
+        CaptureError: (from calls) the function does what a replay could not repeat, such as reading a value.
+
+    Example:
+        >>> import tapegrad as tg
+        >>> @tg.compile
+        ... def double(x):
+        ...     return 2 * x
+        >>> [double(tg.tensor([float(k)])).item() for k in range(4)]
+        [0.0, 2.0, 4.0, 6.0]
+    """
+    if function is None:
+        return functools.partial(compile, limit=limit)
+    return Compiled(function, limit)

@@ -1,0 +1,204 @@
+"""What a run of a function has computed, as the machine's recorder has noted it: a list of instructions."""
+
+from __future__ import annotations
+
+import mmap
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tapegrad.autograd.anomaly import record_lines, site_line
+from tapegrad.capture.errors import CaptureError
+from tapegrad.ops.registry import Op, op_of_code
+from tapegrad.runtime.layout import FRAME_INPUTS, MAX_OUTPUTS
+from tapegrad.runtime.machine import machine
+from tapegrad.runtime.record import (
+    NOTE_FRAME,
+    NOTE_IN_PLACE,
+    NOTE_KERNEL,
+    NOTE_KIND,
+    NOTE_LENGTH,
+    NOTE_OP,
+    NOTE_SITE,
+    NOTE_WORDS,
+)
+
+
+@dataclass(slots=True)
+class Instruction:
+    """A kernel's run: what it read and wrote, by slots and storages (-1 for an absent operand).
+
+    Attributes:
+        kind: how emit runs it: ELEMENTWISE, VIEW or GENERAL.
+        kernel: the kernel's address, 0 for a view.
+        in_place: whether the first result lies in memory that was there before.
+        site: where the line of the program that it comes from is noted.
+    """
+
+    op: Op
+    kind: int
+    kernel: int
+    in_place: bool
+    site: int
+    results: list[int]
+    operands: list[int]
+    attributes: list[int]
+    result_storages: list[int]
+    operand_storages: list[int]
+
+    def reads(self) -> Iterator[int]:
+        """Yield the storages whose contents the kernel reads."""
+        unread = {name.lstrip("*") for name in self.op.shape_only}
+        names = [name.lstrip("*") for name in self.op.inputs]
+        for k, storage in enumerate(self.operand_storages):
+            name = names[k % len(names)] if self.op.variadic else names[k]
+            if storage >= 0 and name not in unread:
+                yield storage
+        if self.in_place and self.op.accumulates:
+            yield self.result_storages[0]
+
+    def writes(self) -> Iterator[int]:
+        """Yield the storages whose contents the kernel changes."""
+        if self.kernel:
+            yield from (storage for storage in self.result_storages if storage >= 0)
+        if self.op.writes:
+            mask, roles = self.op.mask(self.op.writes), len(self.op.inputs)
+            for k, storage in enumerate(self.operand_storages):
+                if storage >= 0 and mask >> (k % roles if self.op.variadic else k) & 1:
+                    yield storage
+
+    @property
+    def line(self) -> str:
+        """The line of the program that it comes from, as ``file.py:12``."""
+        return site_line(self.site)
+
+
+@dataclass
+class Notes:
+    """A finished recording.
+
+    Attributes:
+        instructions: what was run, in order.
+        number: of the capture; storages made in it have it in their row.
+        slots: that died meanwhile and were put aside.
+        storages: likewise.
+        deferred: what the call has done in Python and a replay must do after the program: schedules' steps.
+        updated: whether an operation came after one of these.
+        gradients: of every leaf that had one before or has one now its slot: the handles (before, now), -1 for none.
+    """
+
+    number: int
+    instructions: list[Instruction] = field(default_factory=list)
+    slots: set[int] = field(default_factory=set)
+    storages: set[int] = field(default_factory=set)
+    deferred: list[Callable[[], Any]] = field(default_factory=list)
+    updated: bool = False
+    gradients: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+
+_memory: list[mmap.mmap] = []  # for the notes; pages that nobody touches take no memory
+_captures = 0
+
+
+def _note_words() -> Any:
+    if not _memory:
+        _memory.append(mmap.mmap(-1, 8 * NOTE_WORDS))
+    return np.frombuffer(_memory[0], np.int64)
+
+
+def _gradients() -> dict[int, int]:
+    slots = machine.table("slots")
+    return {int(slot): int(slots["grad"][slot]) for slot in np.flatnonzero((slots["grad"] >= 0) & (slots["refs"] > 0))}
+
+
+@contextmanager
+def recording() -> Iterator[Notes]:
+    """Note what this thread computes inside of the ``with`` block; the notes are complete when it ends.
+
+    Raises:
+        RuntimeError: another capture is going on, or the notes do not fit into memory.
+    """
+    global _captures
+    if machine.capturing:
+        raise RuntimeError("a function that is being captured cannot capture another one: call that one uncompiled")
+    words = _note_words()
+    _captures += 1
+    notes = Notes(_captures)
+    before = _gradients()
+    machine.modes()  # makes this thread the one that the machine knows
+    state = machine.state
+    machine.deferred = []
+    state["capture_top"], state["capture_thread"], state["capture_id"] = 0, state["thread"], notes.number
+    machine.capturing = threading.get_ident()
+    state["capture"] = words.ctypes.data
+    try:
+        with record_lines():
+            yield notes
+    finally:
+        state["capture"] = 0
+        state["capture_id"] = 0
+        machine.capturing = 0
+        top = int(state["capture_top"])
+        notes.slots, notes.storages = _put_aside("slots", "next"), _put_aside("storages", "owner")
+    if top > NOTE_WORDS:
+        release(notes)
+        raise RuntimeError(f"the function runs too many operations to be captured ({top} words of notes)")
+    notes.deferred = [call for call, _ in machine.deferred]
+    notes.updated = any(place < top for _, place in machine.deferred)
+    after = _gradients()
+    notes.gradients = {slot: (before.get(slot, -1), after.get(slot, -1)) for slot in before.keys() | after.keys()}
+    notes.instructions = list(_decode(words[:top]))
+    for instruction in notes.instructions:
+        if instruction.op.shape_from_values:
+            release(notes)
+            raise CaptureError(
+                f"{instruction.op.name} at {instruction.line}: the shape of its result depends on values, and a replay "
+                "cannot change shapes; use tg.where or a mask of fixed shape"
+            )
+
+
+def _put_aside(table: str, link: str) -> set[int]:
+    """Return the rows that were put aside; they are the caller's now."""
+    rows = machine.table(table)[link]
+    found, row = set(), int(machine.state[f"{table}_aside"])
+    while row >= 0:
+        found.add(row)
+        row = int(rows[row])
+    machine.state[f"{table}_aside"] = -1
+    return found
+
+
+def release(notes: Notes) -> None:
+    """Let the machine use again what was put aside."""
+    for slot in notes.slots:
+        machine.recycle(slot, -1)
+    for storage in notes.storages:
+        machine.recycle(-1, storage)
+    notes.slots, notes.storages = set(), set()
+
+
+def _decode(words: Any) -> Iterator[Instruction]:
+    values, at = words.tolist(), 0
+    while at < len(values):
+        note = values[at : at + values[at + NOTE_LENGTH]]
+        frame = note[NOTE_FRAME:]
+        inputs = frame[3]
+        first = FRAME_INPUTS + inputs
+        storages = first + frame[4]
+        yield Instruction(
+            op=op_of_code(note[NOTE_OP]),
+            kind=note[NOTE_KIND],
+            kernel=note[NOTE_KERNEL],
+            in_place=bool(note[NOTE_IN_PLACE]),
+            site=note[NOTE_SITE],
+            results=frame[:MAX_OUTPUTS],
+            operands=frame[FRAME_INPUTS:first],
+            attributes=frame[first:storages],
+            result_storages=frame[storages : storages + MAX_OUTPUTS],
+            operand_storages=frame[storages + MAX_OUTPUTS : storages + MAX_OUTPUTS + inputs],
+        )
+        at += note[NOTE_LENGTH]

@@ -1,0 +1,72 @@
+"""Pass: the memory plan. Intermediate results whose lifetimes do not overlap share memory, in one block."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tapegrad.capture.notes import Instruction
+
+_ALIGNMENT = 64
+
+
+@dataclass
+class Plan:
+    """Where in a block of memory each storage lies.
+
+    Attributes:
+        size: of the block, in bytes.
+        places: the offset of each storage.
+        lifetimes: of each storage the first and the last instruction that touches it.
+    """
+
+    size: int = 0
+    places: dict[int, int] = field(default_factory=dict)
+    lifetimes: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+
+def lifetimes_of(instructions: list[Instruction], storages: set[int]) -> dict[int, tuple[int, int]]:
+    """Return the first and the last instruction that touches each of some storages."""
+    found: dict[int, tuple[int, int]] = {}
+    for k, instruction in enumerate(instructions):
+        for storage in (*instruction.result_storages, *instruction.operand_storages):
+            if storage in storages:
+                found[storage] = (found[storage][0] if storage in found else k, k)
+    return found
+
+
+def plan_memory(lifetimes: dict[int, tuple[int, int]], sizes: Mapping[int, int]) -> Plan:
+    """Give each storage a place: the smallest free gap that is large enough, else a new one at the end.
+
+    Args:
+        lifetimes: of each storage; see ``Plan``.
+        sizes: of each storage, in bytes.
+    """
+    plan = Plan(lifetimes=lifetimes)
+    gaps: list[tuple[int, int]] = []  # (bytes, offset) of what is free, sorted
+    ends: dict[int, list[int]] = {}
+    for storage, (_, last) in lifetimes.items():
+        ends.setdefault(last, []).append(storage)
+    starts = sorted(lifetimes, key=lambda storage: lifetimes[storage][0])
+    taken: dict[int, tuple[int, int]] = {}
+    finished = 0
+    for storage in starts:
+        first = lifetimes[storage][0]
+        for step in range(finished, first):
+            for over in ends.get(step, ()):
+                insort(gaps, taken.pop(over))
+        finished = max(finished, first)
+        taken[storage] = _take(gaps, plan, max(sizes[storage], 1))
+        plan.places[storage] = taken[storage][1]
+    return plan
+
+
+def _take(gaps: list[tuple[int, int]], plan: Plan, size: int) -> tuple[int, int]:
+    rounded = -(-size // _ALIGNMENT) * _ALIGNMENT
+    at = bisect_left(gaps, (rounded, -1))
+    if at < len(gaps) and gaps[at][0] <= 2 * rounded:  # a much larger gap is kept for what needs it
+        return gaps.pop(at)
+    offset = plan.size
+    plan.size += rounded
+    return rounded, offset

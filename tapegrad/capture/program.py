@@ -1,0 +1,337 @@
+"""A captured program: its instructions, the rows of the machine's tables that it has, the words that replay runs."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tapegrad.capture.dead_code import without_dead_code
+from tapegrad.capture.errors import CaptureError
+from tapegrad.capture.notes import Instruction, Notes
+from tapegrad.capture.plan import Plan, lifetimes_of, plan_memory
+from tapegrad.capture.storages import classify, slot_of, storage_of
+from tapegrad.native.dtypes import DTYPE_NAMES, ITEM_BYTES
+from tapegrad.runtime import replay
+from tapegrad.runtime.core import compile_one
+from tapegrad.runtime.handle import Tensor, wrap
+from tapegrad.runtime.layout import (
+    CONTIGUOUS,
+    ELEMENTWISE,
+    FRAME_ATTRIBUTE_COUNT,
+    FRAME_INPUT_COUNT,
+    FRAME_INPUTS,
+    IS_VIEW,
+    MAX_OUTPUTS,
+    STATE,
+)
+from tapegrad.runtime.machine import WORKSPACE_BYTES, machine
+
+_SMALL = 1 << 16  # elements up to which a kernel is called as it is
+_IN_PLACE = 128  # elements from which an elementwise kernel must not write where it reads
+
+
+@dataclass(frozen=True)
+class Step:
+    """An instruction as replay has it: four words."""
+
+    kind: int
+    function: int
+    argument: int
+    extra: int = 0
+
+
+class Program:
+    """The instructions of one run of a function, ready to be run again.
+
+    Args:
+        notes: what was recorded; its rows become the program's.
+        arguments: the tensors that the function got.
+        outputs: the tensors that it returned, of which a run makes copies.
+        others: tensors that it can reach.
+
+    Raises:
+        CaptureError: a replay could not repeat the run.
+    """
+
+    def __init__(
+        self, notes: Notes, arguments: Sequence[Tensor], outputs: Sequence[Tensor], others: Sequence[Tensor]
+    ) -> None:
+        self.notes = notes
+        self.storages = classify(notes, arguments)
+        if self.storages.problem:
+            raise CaptureError(self.storages.problem)
+        self._own = _Rows(notes)
+        self._finalizer = weakref.finalize(self, self._own.release)
+        self._finalizer.atexit = False
+        self._slots: dict[int, int] = {}  # the program's own slot for an argument's
+        self._kept: list[Tensor] = []
+        self._take_arguments(arguments)
+        live = {*self.storages.written, *self.storages.inputs, *self.storages.kept, *map(storage_of, outputs)}
+        self.instructions = without_dead_code(notes.instructions, live)
+        self._outputs = [self._output(tensor) for tensor in outputs]
+        self._adopt_rows(outputs)
+        self.plan = self._place(outputs)
+        self._words = self._build(notes, arguments, others)
+
+    # ---- rows ----
+
+    def _take_arguments(self, arguments: Sequence[Tensor]) -> None:
+        """Make a slot and a storage for each argument; what lies in the argument's storage will lie in that one."""
+        self._inputs: list[Tensor] = []
+        self._storage_of_input: dict[int, int] = {}
+        for tensor in arguments:
+            own = wrap(machine.new_input(tensor._handle))
+            slots = machine.table("slots")
+            mine, given = slots[slot_of(own)], slots[slot_of(tensor)]
+            self._inputs.append(own)
+            self._slots[slot_of(tensor)] = slot_of(own)
+            self._storage_of_input[int(given["storage"])] = int(mine["storage"])
+
+    def _output(self, tensor: Tensor) -> int:
+        return self._slots.get(slot_of(tensor), slot_of(tensor))
+
+    def _adopt_rows(self, outputs: Sequence[Tensor]) -> None:
+        """Bring the rows of what died in the recording back to life, and keep the others alive."""
+        pairs: dict[int, int] = {}
+        for instruction in self.instructions:
+            pairs.update(zip(instruction.results, instruction.result_storages, strict=True))
+            pairs.update(zip(instruction.operands, instruction.operand_storages, strict=True))
+        pairs.pop(-1, None)
+        used = set(pairs)
+        for slot in self._own.slots & used:
+            _revive(slot, self._storage_of_input.get(pairs[slot]) or pairs[slot])
+        self._own.drop_slots_but(used)
+        self._own.drop_storages_but({*pairs.values()})
+        argument_slots = set(self._slots)
+        alive = used - self._own.slots - argument_slots
+        alive |= {slot_of(tensor) for tensor in outputs} - argument_slots
+        for slot in sorted(alive):
+            storage = int(machine.table("slots")["storage"][slot])
+            if storage < 0:
+                raise CaptureError("the graph of the call is kept after it: return results detached, or drop them")
+            if storage in self._storage_of_input:
+                raise CaptureError("an argument shares memory with a tensor that the function finds elsewhere")
+            self._kept.append(wrap(machine.handle_of_slot(slot)))
+
+    def _place(self, outputs: Sequence[Tensor]) -> Plan:
+        """Plan the memory of intermediate results and move their storages there."""
+        temporary = self.storages.temporary - {storage_of(tensor) for tensor in outputs}
+        rows = machine.table("storages")
+        lifetimes = lifetimes_of(self.instructions, temporary)
+        plan = plan_memory(lifetimes, {storage: int(rows["bytes"][storage]) for storage in lifetimes})
+        self._block = np.empty(plan.size + 64, np.uint8)
+        start = (self._block.ctypes.data + 63) // 64 * 64
+        for storage, offset in plan.places.items():
+            machine.release_block(storage)
+            machine.table("storages")["address"][storage] = start + offset
+        return plan
+
+    # ---- words ----
+
+    def _build(self, notes: Notes, arguments: Sequence[Tensor], others: Sequence[Tensor]) -> Any:
+        self._state = np.zeros(1, STATE)
+        self._state[0] = machine.block[0]
+        self._workspace = np.empty(WORKSPACE_BYTES + 64, np.uint8)
+        mine = self._state[0]
+        mine["workspace"] = (self._workspace.ctypes.data + 63) // 64 * 64
+        mine["free_blocks"], mine["arena"], mine["arena_end"] = 0, 0, 0
+        self._blocks: list[Any] = []  # memory that the words lead to
+        self._patches: dict[int, list[tuple[int, int]]] = {storage: [] for storage in self.storages.inputs}
+        code = [self._step(instruction) for instruction in self.instructions]
+        words = np.zeros(replay.HEAD_WORDS, np.int64)
+        words[replay.COUNT] = len(code)
+        words[replay.CODE] = self._memory([[s.kind, s.function, s.argument, s.extra] for s in code])
+        words[replay.STATE_BLOCK] = self._state.ctypes.data
+        words[replay.RUN] = compile_one("run_program")
+        self._set_inputs(words)
+        checks = self._checks(arguments)
+        words[replay.CHECK_COUNT], words[replay.CHECKS] = len(checks), self._memory(checks)
+        grads = self._gradients(notes, others)
+        words[replay.GRAD_COUNT], words[replay.GRADS] = len(grads), self._memory(grads)
+        words[replay.OUTPUT_COUNT], words[replay.OUTPUTS] = len(self._outputs), self._memory(self._outputs)
+        written = sorted(self.storages.written)
+        words[replay.WRITTEN_COUNT], words[replay.WRITTEN] = len(written), self._memory(written)
+        return words
+
+    def _memory(self, values: Any) -> int:
+        block = np.array(values, np.int64).reshape(-1)
+        self._blocks.append(block)
+        return int(block.ctypes.data)
+
+    def _frame(self, instruction: Instruction) -> int:
+        operands = [self._slots.get(slot, slot) for slot in instruction.operands]
+        results = [self._slots.get(slot, slot) for slot in instruction.results]
+        frame = [0] * FRAME_INPUTS
+        frame[:MAX_OUTPUTS] = results
+        frame[FRAME_INPUT_COUNT], frame[FRAME_ATTRIBUTE_COUNT] = len(operands), len(instruction.attributes)
+        return self._memory([*frame, *operands, *instruction.attributes])
+
+    def _step(self, instruction: Instruction) -> Step:
+        frame = self._frame(instruction)
+        if instruction.kind != ELEMENTWISE:
+            return Step(replay.RUN_GENERAL, instruction.kernel, frame)
+        arguments = self._plain_arguments(instruction)
+        if arguments is None:
+            result = instruction.results[0]
+            return Step(replay.RUN_ELEMENTWISE, instruction.kernel, frame, self._slots.get(result, result))
+        return Step(replay.RUN_PLAIN, instruction.kernel, arguments)
+
+    def _plain_arguments(self, instruction: Instruction) -> int | None:
+        """Return the address of a kernel's arguments where one call of it does all, else None."""
+        slots, storages = machine.table("slots"), machine.table("storages")
+        result = slots[instruction.results[0]]
+        total = int(result["numel"])
+        if total == 0 or total > _SMALL or not result["flags"] & CONTIGUOUS:
+            return None
+        shape = result["shape"][: result["ndim"]].tolist()
+        args = [1, total]
+        where = [instruction.result_storages[0], *instruction.operand_storages]
+        for k, slot in enumerate([instruction.results[0], *instruction.operands]):
+            row = slots[slot]
+            same = row["flags"] & CONTIGUOUS and row["shape"][: row["ndim"]].tolist() == shape
+            if not same and row["numel"] != 1:
+                return None
+            stride = 1 if k == 0 or (same and total > 1) or total == 1 else 0
+            offset = int(row["offset"]) * ITEM_BYTES[int(row["dtype"])]
+            address = int(storages["address"][where[k]]) + offset
+            if k > 0 and address == args[2] and stride == 1 and total > _IN_PLACE:
+                return None
+            args += [address, 0, stride]
+        start = self._memory(args)
+        for k, storage in enumerate(where):
+            if storage in self._patches:
+                offset = args[2 + 3 * k] - int(storages["address"][storage])
+                self._patches[storage].append((start + 8 * (2 + 3 * k), offset))
+        return start
+
+    def _set_inputs(self, words: Any) -> None:
+        patches: list[tuple[int, int]] = []
+        rows = []
+        written = {storage for instruction in self.instructions for storage in instruction.writes()}
+        for own, storage in zip(self._inputs, self.storages.inputs, strict=True):
+            mine = self._patches[storage]
+            rows.append([slot_of(own), storage_of(own), len(patches), len(mine), int(storage in written), 0])
+            patches += mine
+        words[replay.INPUT_COUNT], words[replay.INPUTS] = len(rows), self._memory(rows)
+        words[replay.PATCHES] = self._memory(patches)
+
+    def _checks(self, arguments: Sequence[Tensor]) -> list[tuple[int, int]]:
+        """Return the handles of the tensors from outside, each with the slot that it names now."""
+        handles = machine.table("handles")
+        mine = {tensor._handle for tensor in (*self._kept, *self._inputs)}
+        storages = machine.table("slots")["storage"]
+        outside = [slot for slot in map(slot_of, self._kept) if storages[slot] in self.storages.outside]
+        found = np.flatnonzero(np.isin(handles["slot"], outside) & (handles["refs"] > 0))
+        return [(int(handle), int(handles["slot"][handle])) for handle in found if int(handle) not in mine]
+
+    def _gradients(self, notes: Notes, others: Sequence[Tensor]) -> list[tuple[int, int, int]]:
+        """Return, for each leaf whose gradient the program makes, changes or takes away, what to do with it.
+
+        A leaf that had no gradient, before or after, must have none at a replay: the call might take it away or add.
+        """
+        rows = []
+        slots, handles = machine.table("slots"), machine.table("handles")
+        touched = {s for instruction in self.instructions for s in (*instruction.reads(), *instruction.writes())}
+        for leaf, (before, after) in notes.gradients.items():
+            storage = int(slots["storage"][handles["slot"][after]]) if after >= 0 else -1
+            if slots["refs"][leaf] <= 0 or (before < 0 and after < 0):
+                continue
+            if after < 0 or storage in self.storages.kept:  # taken away, or made in the call
+                rows.append((leaf, after, replay.ANY_GRADIENT if before >= 0 else -1))
+            elif storage in touched:
+                rows.append((leaf, after, after))
+        rows += [(slot_of(tensor), -1, -1) for tensor in others if slot_of(tensor) not in notes.gradients]
+        self._check_kept({int(handles["slot"][handle]) for _, handle, _ in rows if handle >= 0})
+        for _, handle, _ in rows:
+            if handle >= 0:
+                machine.share_handle(handle)
+                self._kept.append(wrap(handle))
+        return rows
+
+    def _check_kept(self, gradients: set[int]) -> None:
+        """Raise CaptureError where something that was made in the call, other than gradients, outlives it."""
+        slots, storages = machine.table("slots"), self.storages.kept
+        escaped = (
+            {s for s in map(slot_of, self._kept) if slots["storage"][s] in storages} - gradients - {*self._outputs}
+        )
+        for instruction in self.instructions:
+            if escaped.intersection(instruction.results):
+                raise CaptureError(
+                    f"a tensor made in the call ({instruction.op.name}, {instruction.line}) is kept somewhere after "
+                    "it, and would not change in a replay: return it, or write into a tensor that was there before"
+                )
+
+    # ---- running ----
+
+    def run(self, *handles: int) -> int:
+        """Run the program on the tensors with these handles; return 0 or a status."""
+        return machine.replay(self._words.ctypes.data, *handles)
+
+    @property
+    def address(self) -> int:
+        """The address of the program's words."""
+        return int(self._words.ctypes.data)
+
+    def output(self, k: int) -> Tensor:
+        """Return a copy of output ``k`` of the last run."""
+        return wrap(machine.output(self._words.ctypes.data, k))
+
+    def __len__(self) -> int:
+        return len(self.instructions)
+
+    def __str__(self) -> str:
+        lines = [f"program of {len(self)} instructions, {self.plan.size} bytes of intermediate results"]
+        lines += [f"{k:5d}  {self._text(instruction)}" for k, instruction in enumerate(self.instructions)]
+        return "\n".join(lines)
+
+    def _text(self, instruction: Instruction) -> str:
+        results = ", ".join(f"%{s}" for s in instruction.results if s >= 0)
+        operands = ", ".join(f"%{s} {_shape(self._slots.get(s, s))}" for s in instruction.operands if s >= 0)
+        row = machine.table("slots")[self._slots.get(instruction.results[0], instruction.results[0])]
+        result = f"{DTYPE_NAMES[int(row['dtype'])]} {row['shape'][: row['ndim']].tolist()}"
+        return f"{results} = {instruction.op.name}({operands}) -> {result}  {instruction.line}"
+
+
+def _shape(slot: int) -> list[int]:
+    row = machine.table("slots")[slot]
+    return row["shape"][: row["ndim"]].tolist()
+
+
+def _revive(slot: int, storage: int) -> None:
+    row = machine.table("slots")[slot]
+    row["storage"], row["refs"], row["data_refs"], row["serial"] = storage, 1, 1, 0
+    row["producer"] = row["base"] = row["grad"] = row["cotangent"] = row["family"] = -1
+    row["flags"] &= CONTIGUOUS | IS_VIEW
+    machine.table("storages")["refs"][storage] += 1
+
+
+class _Rows:
+    """Rows that died in a recording and are a program's now, until it lets them go."""
+
+    def __init__(self, notes: Notes) -> None:
+        self.slots, self.storages = notes.slots, notes.storages
+        notes.slots, notes.storages = set(), set()
+
+    def drop_slots_but(self, used: Iterable[int]) -> None:
+        for slot in self.slots - set(used):
+            machine.recycle(slot, -1)
+        self.slots &= set(used)
+
+    def drop_storages_but(self, used: Iterable[int]) -> None:
+        for storage in self.storages - set(used):
+            machine.recycle(-1, storage)
+        self.storages &= set(used)
+
+    def release(self) -> None:
+        """Give everything back to the machine; a storage goes with the last slot over it."""
+        refs = machine.table("storages")["refs"]
+        unused = [storage for storage in self.storages if refs[storage] == 0]
+        for slot in self.slots:
+            machine.recycle(slot, -1)
+        for storage in unused:
+            machine.recycle(-1, storage)
+        self.slots, self.storages = set(), set()

@@ -1,0 +1,98 @@
+"""What the storages of a recording are to the program: arguments, constants, intermediate results, or lasting ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tapegrad.capture.errors import CaptureError
+from tapegrad.capture.notes import Instruction, Notes
+from tapegrad.runtime.handle import Tensor
+from tapegrad.runtime.machine import machine
+
+
+@dataclass
+class Storages:
+    """The storages that the instructions of a recording touch.
+
+    Attributes:
+        inputs: of the arguments, in their order.
+        offsets: where in them the arguments begin, in elements.
+        outside: that were there before the call and are no argument's: parameters, buffers, states of optimisers.
+        written: those among ``outside`` that the call writes into.
+        constants: made in the call from Python's data; only read.
+        temporary: made in the call and gone with it.
+        kept: made in the call and still alive after it, such as gradients.
+        problem: why a replay could not repeat the call; empty where it can.
+    """
+
+    inputs: list[int]
+    offsets: list[int]
+    outside: set[int] = field(default_factory=set)
+    written: set[int] = field(default_factory=set)
+    constants: set[int] = field(default_factory=set)
+    temporary: set[int] = field(default_factory=set)
+    kept: set[int] = field(default_factory=set)
+    problem: str = ""
+
+
+def storage_of(tensor: Tensor) -> int:
+    """Return the storage of a tensor."""
+    return int(machine.table("slots")["storage"][slot_of(tensor)])
+
+
+def slot_of(tensor: Tensor) -> int:
+    """Return the slot that a tensor's handle names."""
+    return int(machine.table("handles")["slot"][tensor._handle])
+
+
+def classify(notes: Notes, arguments: Sequence[Tensor]) -> Storages:
+    """Sort the storages of a recording.
+
+    Raises:
+        CaptureError: two arguments share memory.
+    """
+    offsets = [int(machine.table("slots")["offset"][slot_of(tensor)]) for tensor in arguments]
+    found = Storages([storage_of(tensor) for tensor in arguments], offsets)
+    if len(set(found.inputs)) < len(found.inputs):
+        raise CaptureError("two arguments share memory: pass a clone of one of them")
+    made_in = machine.table("storages")["made_in"]
+    refs = machine.table("storages")["refs"]
+    touched: set[int] = set()
+    for instruction in notes.instructions:
+        for storage in instruction.reads():
+            if storage in touched or storage in found.inputs:
+                continue
+            touched.add(storage)
+            if made_in[storage] == notes.number:
+                found.constants.add(storage)
+        for storage in instruction.writes():
+            touched.add(storage)
+            if storage in found.constants:
+                found.problem = (
+                    f"a tensor made of Python's data is written into ({instruction.op.name}, {instruction.line}): a "
+                    "replay would not make it anew; make it with tg.zeros, tg.full or another operation, or outside"
+                )
+            if made_in[storage] != notes.number and storage not in found.inputs:
+                found.written.add(storage)
+    for storage in touched - found.constants - set(found.inputs):
+        if made_in[storage] != notes.number:
+            found.outside.add(storage)
+        elif storage in notes.storages:
+            found.temporary.add(storage)
+        else:
+            found.kept.add(storage)
+    if notes.updated:
+        found.problem = "a learning rate schedule steps before other operations: call its step() last, or outside"
+    for instruction in notes.instructions:
+        if any(storage in found.outside and refs[storage] <= 0 for storage in instruction.reads()):
+            found.problem = (
+                f"a value that the previous call has made is read ({instruction.op.name}, {instruction.line}) and "
+                "dropped: return it and pass it in, or write into a tensor that stays"
+            )
+    return found
+
+
+def is_live(instruction: Instruction, live: set[int]) -> bool:
+    """Return whether an instruction writes into one of some storages."""
+    return any(storage in live for storage in instruction.writes())

@@ -1,0 +1,323 @@
+"""Replay: runs a captured program, which is a list of kernels with their arguments, without Python and without emit.
+
+A program is a block of int64 words that Python has filled; the words below say where its parts are. An instruction is
+four words: its kind, a function's address, and two arguments. The program has a state block of its own (a copy with its
+own workspace), so its kernels may run while another thread holds the GIL and emits.
+"""
+
+from numba import types
+
+from tapegrad.native.cache import jit
+from tapegrad.native.fastcall import as_int64, from_int64
+from tapegrad.native.parallel import parallel_for
+from tapegrad.native.pointers import call1, call2, int64_at, stack_words, symbol
+from tapegrad.runtime.blocks import give_block
+from tapegrad.runtime.elementwise import run_elementwise
+from tapegrad.runtime.emit import emit_one
+from tapegrad.runtime.layout import (
+    CLONE,
+    CONTIGUOUS,
+    REQUIRES_GRAD,
+    handle_row,
+    item_bytes,
+    shape_in,
+    slot_of,
+    state_of,
+    storage_row,
+    strides_in,
+)
+from tapegrad.runtime.memory import (
+    foreign_storage,
+    free_storage,
+    new_handle,
+    new_slot,
+    recycle_slot,
+    release_handle,
+    slot_of_handle,
+)
+from tapegrad.runtime.strides import copy_geometry
+from tapegrad.runtime.tables import reserve
+from tapegrad.runtime.threads import enter_thread
+
+# words of a program's head
+(
+    COUNT,  # of instructions
+    CODE,  # their address
+    STATE_BLOCK,
+    FAILED,  # the instruction that has returned a status
+    INPUT_COUNT,
+    INPUTS,  # address: for each input INPUT_WORDS
+    PATCHES,  # address: for each patch the word to write and what to add to the input's address
+    CHECK_COUNT,
+    CHECKS,  # address: handles and the slots that they must name
+    GRAD_COUNT,
+    GRADS,  # address: for each leaf its slot, the handle of its gradient then (-1: none) and before (-2: any)
+    OUTPUT_COUNT,
+    OUTPUTS,  # address: the slots of which the caller gets copies
+    WRITTEN_COUNT,
+    WRITTEN,  # address: storages from outside that the program writes into
+    RUNNING,
+    RUN,  # address of run_program
+    HEAD_WORDS,
+) = range(18)
+INPUT_SLOT, INPUT_STORAGE, INPUT_PATCH, INPUT_PATCH_COUNT, INPUT_WRITTEN, INPUT_GIVEN, INPUT_WORDS = range(7)
+INSTRUCTION_WORDS = 4
+RUN_PLAIN, RUN_ELEMENTWISE, RUN_GENERAL, RUN_TILES = range(4)
+
+# what replay returns where it does not run; statuses of kernels are below
+WRONG_INPUT, WRONG_HANDLE, WRONG_GRADIENT, BUSY = -101, -102, -103, -104
+ANY_GRADIENT = -2
+
+# words of a group of elementwise instructions that run tile by tile
+TILE_MEMBERS, TILE_ELEMENTS, TILE_TOTAL, TILE_CODE, TILE_LOCALS = range(5)
+TILE_ARGUMENTS = 20  # words of a member's arguments, before them its kernel and operand count, behind them item sizes
+TILE_MEMBER_WORDS = 32
+_TILES_A_TASK = 8
+_ANY_SIZE = 1 << 60  # of an input, whose own size is known to the tensor that is given
+
+_save_thread = symbol("PyEval_SaveThread", types.int64)
+_restore_thread = symbol("PyEval_RestoreThread", types.void, types.int64)
+
+
+@jit
+def _run_tiles(context, k, scratch):
+    """Run a group's kernels on the tiles of task ``k``: a tile's intermediate results stay in the first-level cache.
+
+    An operand whose address is below the number of local buffers lies in the scratch memory.
+    """
+    group = int64_at(context)
+    members, elements, total, code = group[TILE_MEMBERS], group[TILE_ELEMENTS], group[TILE_TOTAL], group[TILE_CODE]
+    start = k * elements * _TILES_A_TASK
+    end = min(start + elements * _TILES_A_TASK, total)
+    args_address = stack_words(20)
+    args = int64_at(args_address)
+    while start < end:
+        n = min(elements, end - start)
+        for member in range(members):
+            base = code + 8 * TILE_MEMBER_WORDS * member
+            words = int64_at(base)
+            args[0] = 1
+            args[1] = n
+            for i in range(words[1]):
+                address, stride, item = words[2 + 3 * i], words[4 + 3 * i], words[24 + i]
+                if 0 <= address < 64:
+                    args[2 + 3 * i] = scratch + address * elements * 8
+                else:
+                    args[2 + 3 * i] = address + start * stride * item
+                args[3 + 3 * i] = 0
+                args[4 + 3 * i] = stride
+            call1(words[0], args_address)
+        start += n
+    return 0
+
+
+@jit
+def _run_group(st, group):
+    words = int64_at(group)
+    task = words[TILE_ELEMENTS] * _TILES_A_TASK
+    return parallel_for(state_of(st).pool, _run_tiles, group, (words[TILE_TOTAL] + task - 1) // task)
+
+
+def run_program(program):
+    """Run the instructions of a program once; return 0 or the status of the kernel that has failed."""
+    head = int64_at(program)
+    st, code, count = head[STATE_BLOCK], int64_at(head[CODE]), head[COUNT]
+    status, at = 0, 0
+    for k in range(count):
+        kind = code[at]
+        if kind == RUN_PLAIN:
+            call1(code[at + 1], code[at + 2])
+        elif kind == RUN_GENERAL:
+            status = call2(code[at + 1], st, code[at + 2])
+            if status < 0:
+                head[FAILED] = k
+                return status
+        elif kind == RUN_ELEMENTWISE:
+            run_elementwise(st, code[at + 1], code[at + 2], code[at + 3])
+        else:
+            _run_group(st, code[at + 2])
+        at += INSTRUCTION_WORDS
+    return 0
+
+
+@jit
+def _fits(st, given, wanted):
+    """Return whether a slot has the dtype, shape and strides that the program was made for."""
+    a, b = slot_of(st, given), slot_of(st, wanted)
+    if a.dtype != b.dtype or a.ndim != b.ndim or (a.flags ^ b.flags) & REQUIRES_GRAD or a.storage < 0:
+        return False
+    for d in range(a.ndim):
+        if shape_in(a)[d] != shape_in(b)[d]:
+            return False
+        if strides_in(a)[d] != strides_in(b)[d] and shape_in(a)[d] > 1:
+            return False
+    return True
+
+
+@jit
+def bind_input(st, program, k, address):
+    """Let a program read and write its input ``k`` at an address."""
+    head = int64_at(program)
+    entry = int64_at(head[INPUTS] + 8 * INPUT_WORDS * k)
+    row = storage_row(state_of(st).storages, entry[INPUT_STORAGE])
+    if row.address == address:
+        return
+    row.address = address
+    patches = int64_at(head[PATCHES])
+    for p in range(entry[INPUT_PATCH], entry[INPUT_PATCH] + entry[INPUT_PATCH_COUNT]):
+        int64_at(patches[2 * p])[0] = address + patches[2 * p + 1]
+
+
+@jit
+def _check(st, program, objects):
+    """Return 0 where the inputs fit and every tensor from outside is what it was, else why not."""
+    head = int64_at(program)
+    storages = state_of(st).storages
+    for k in range(head[INPUT_COUNT]):
+        entry = int64_at(head[INPUTS] + 8 * INPUT_WORDS * k)
+        given = slot_of_handle(st, as_int64(objects[1 + k]))
+        if not _fits(st, given, entry[INPUT_SLOT]):
+            return WRONG_INPUT
+        storage = types.int64(slot_of(st, given).storage)
+        if entry[INPUT_WRITTEN] and storage_row(storages, storage).read_only:
+            return WRONG_INPUT
+        entry[INPUT_GIVEN] = storage
+        for other in range(k):
+            if int64_at(head[INPUTS] + 8 * INPUT_WORDS * other)[INPUT_GIVEN] == storage:
+                return WRONG_INPUT
+        written = int64_at(head[WRITTEN])
+        for w in range(head[WRITTEN_COUNT]):
+            if written[w] == storage:
+                return WRONG_INPUT
+    checks = int64_at(head[CHECKS])
+    handles = state_of(st).handles
+    for k in range(head[CHECK_COUNT]):
+        if handle_row(handles, checks[2 * k]).slot != checks[2 * k + 1]:
+            return WRONG_HANDLE
+    grads = int64_at(head[GRADS])
+    for k in range(head[GRAD_COUNT]):
+        if grads[3 * k + 2] != ANY_GRADIENT and slot_of(st, grads[3 * k]).grad != grads[3 * k + 2]:
+            return WRONG_GRADIENT
+    return 0
+
+
+@jit
+def _put_gradients(st, program):
+    """Make the ``.grad`` of the leaves what the program has written, where it was taken away meanwhile."""
+    head = int64_at(program)
+    grads = int64_at(head[GRADS])
+    for k in range(head[GRAD_COUNT]):
+        leaf, handle = slot_of(st, grads[3 * k]), grads[3 * k + 1]
+        if leaf.grad == handle:
+            continue
+        if leaf.grad >= 0:
+            release_handle(st, types.int64(leaf.grad))
+        if handle >= 0:
+            handle_row(state_of(st).handles, handle).refs += 1
+        leaf.grad = handle
+
+
+@jit
+def _count_writes(st, program):
+    head = int64_at(program)
+    storages = state_of(st).storages
+    written = int64_at(head[WRITTEN])
+    for k in range(head[WRITTEN_COUNT]):
+        storage_row(storages, written[k]).version += 1
+    for k in range(head[INPUT_COUNT]):
+        entry = int64_at(head[INPUTS] + 8 * INPUT_WORDS * k)
+        if entry[INPUT_WRITTEN]:
+            storage_row(storages, entry[INPUT_GIVEN]).version += 1
+
+
+def replay(self, args, count):
+    """replay(program, *inputs) -> 0 or a status"""
+    st = as_int64(self)
+    objects = int64_at(args)
+    program = as_int64(objects[0])
+    head = int64_at(program)
+    enter_thread(st)
+    if count - 1 != head[INPUT_COUNT] or head[RUNNING]:
+        return from_int64(BUSY if head[RUNNING] else WRONG_INPUT)
+    status = reserve(st, 8 + head[OUTPUT_COUNT])
+    if status == 0:
+        status = _check(st, program, objects)
+    if status < 0:
+        return from_int64(status)
+    for k in range(head[INPUT_COUNT]):
+        row = slot_of(st, slot_of_handle(st, as_int64(objects[1 + k])))
+        wanted = slot_of(st, int64_at(head[INPUTS] + 8 * INPUT_WORDS * k)[INPUT_SLOT])
+        start = storage_row(state_of(st).storages, row.storage).address
+        bind_input(st, program, k, start + (row.offset - wanted.offset) * item_bytes(row.dtype))
+    head[RUNNING] = 1
+    python_thread = _save_thread()
+    status = call1(head[RUN], program)
+    _restore_thread(python_thread)
+    head[RUNNING] = 0
+    enter_thread(st)
+    _count_writes(st, program)
+    if status < 0:
+        return from_int64(status)
+    _put_gradients(st, program)
+    return from_int64(0)
+
+
+def output_of(self, args, count):
+    """output(program, k) -> handle of a copy of output ``k``, or a status"""
+    st = as_int64(self)
+    objects = int64_at(args)
+    enter_thread(st)
+    status = reserve(st, 8)
+    if status < 0:
+        return from_int64(status)
+    head = int64_at(as_int64(objects[0]))
+    slot = emit_one(st, CLONE, int64_at(head[OUTPUTS])[as_int64(objects[1])], 0)
+    return from_int64(slot if slot < 0 else new_handle(st, slot))
+
+
+def new_input(self, args, count):
+    """new_input(handle) -> handle of a tensor like the given one over memory that is bound later, or a status"""
+    st = as_int64(self)
+    status = reserve(st, 1)
+    if status < 0:
+        return from_int64(status)
+    source = slot_of(st, slot_of_handle(st, as_int64(int64_at(args)[0])))
+    slot = new_slot(st)
+    row = slot_of(st, slot)
+    row.dtype = source.dtype
+    copy_geometry(row, source)
+    row.offset = source.offset
+    row.flags = source.flags & (REQUIRES_GRAD | CONTIGUOUS)
+    row.storage = foreign_storage(st, 0, types.int64(_ANY_SIZE), -1, -1, 0)
+    return from_int64(new_handle(st, slot))
+
+
+def recycle(self, args, count):
+    """recycle(slot, storage): free the row of a slot and a storage that a program has had; -1 for none"""
+    st = as_int64(self)
+    objects = int64_at(args)
+    slot, storage = as_int64(objects[0]), as_int64(objects[1])
+    if slot >= 0:
+        recycle_slot(st, slot)
+    if storage >= 0:
+        free_storage(st, storage)
+    return from_int64(0)
+
+
+def release_block(self, args, count):
+    """release_block(storage): give back the memory of a storage, whose row will lead elsewhere"""
+    st = as_int64(self)
+    row = storage_row(state_of(st).storages, as_int64(int64_at(args)[0]))
+    if row.size_class >= 0:
+        give_block(st, row.address, row.size_class)
+    row.size_class = -1
+    return from_int64(0)
+
+
+REPLAY_ENTRY_POINTS = {
+    "replay": replay,
+    "new_input": new_input,
+    "output": output_of,
+    "recycle": recycle,
+    "release_block": release_block,
+}
