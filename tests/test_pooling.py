@@ -373,3 +373,35 @@ def test_torch_pads_alike():
                 results.append((y.detach().numpy(), t.grad.numpy()))
             for mine, other in zip(*results, strict=True):
                 np.testing.assert_allclose(mine, other, rtol=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest", "bicubic"])
+@pytest.mark.parametrize("padding_mode", ["zeros", "border", "reflection"])
+def test_torch_reads_grids_alike(mode, padding_mode):
+    torch = pytest.importorskip("torch")
+    corners = padding_mode == "border"
+    for shape in [(2, 3, 5, 6)] + [(1, 2, 3, 4, 5)] * (mode != "bicubic"):
+        dims = len(shape) - 2
+        theta = np.random.default_rng(0).standard_normal((shape[0], dims, dims + 1)) * 0.8
+        results = []
+        for library in (tg, torch):
+            x, t = (library.tensor(array, requires_grad=True) for array in (image(*shape), theta))
+            functional = library.nn.functional
+            grid = functional.affine_grid(t, (*shape[:2], 4, 7, 3)[: dims + 2], align_corners=corners)
+            y = functional.grid_sample(x, grid, mode, padding_mode, align_corners=corners)
+            (y * y).sum().backward()
+            results.append([array.detach().numpy() for array in (grid, y, x.grad, t.grad)])
+        for mine, other in zip(*results, strict=True):
+            np.testing.assert_allclose(mine, other, rtol=1e-8, atol=1e-9)
+
+
+def test_derivatives_of_reading_at_a_grid():
+    x, grid = leaf(image(1, 2, 3, 4)), leaf(image(1, 2, 2, 2, seed=5))
+    read = lambda x, grid: F.grid_sample(x, grid, align_corners=False) ** 2  # noqa: E731
+    assert gradcheck(read, [x, grid]) and gradgradcheck(read, [x, grid])
+    nowhere = F.grid_sample(x, tg.full((1, 1, 1, 2), math.nan, dtype=tg.float64), mode="nearest")
+    assert nowhere.tolist() == [[[[0.0]], [[0.0]]]]
+    with pytest.raises(RuntimeError, match="expected input"):
+        F.grid_sample(x, grid[..., :1])
+    with pytest.raises(ValueError, match="mode"):
+        F.grid_sample(x, grid, mode="linear")

@@ -25,6 +25,7 @@ from tapegrad.ops import (
     embeddings,
     exponential,
     extremes,
+    grid_sampling,
     index_functions,
     index_ops,
     indexing,
@@ -178,6 +179,7 @@ FAMILIES = (
     pooling,
     interpolation,
     total_norms,
+    grid_sampling,
 )
 
 finish_rules()
