@@ -204,8 +204,8 @@ _ERFINV_MIDDLE = polynomial(
 )
 
 
-# The steps of the recurrences are written out: LLVM vectorises a loop over straight-line code only, and unrolls an inner
-# loop too late for that (lgamma of float32: 146 ns an element).
+# The steps of the recurrences are written out: LLVM vectorises a loop over straight-line code; inner loops it unrolls
+# too late for that.
 
 
 @helper
