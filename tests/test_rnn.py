@@ -1,5 +1,8 @@
 """Recurrent layers and cells, packed and padded sequences: beside NumPy loops, plain ops and torch."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -209,3 +212,169 @@ def test_layers_as_torch(kind):
 def test_special_layers_as_torch():
     compare_with_torch("RNN", nonlinearity="relu")
     compare_with_torch("LSTM", proj_size=2, bidirectional=True, num_layers=2)
+
+
+# ---- sequences ----
+
+
+def test_packing_and_padding_are_each_other_s_inverse():
+    parts = [tg.tensor(numbers(n, 2, seed=n)) for n in LENGTHS]
+    for first in (False, True):
+        padded = sequences.pad_sequence(parts, batch_first=first, padding_value=-1.0)
+        assert padded.shape == ((5, 7, 2) if first else (7, 5, 2))
+        packed = sequences.pack_padded_sequence(padded, LENGTHS, first, enforce_sorted=False)
+        assert packed.batch_sizes.tolist() == [5, 4, 4, 3, 2, 2, 2]
+        assert packed.data.shape == (sum(LENGTHS), 2)
+        again, lengths = sequences.pad_packed_sequence(packed, first, padding_value=-1.0)
+        assert (again == padded).all()
+        assert lengths.tolist() == LENGTHS
+        for mine, part in zip(sequences.unpad_sequence(padded, lengths, first), parts, strict=True):
+            assert (mine == part).all()
+    assert sequences.pad_packed_sequence(packed, total_length=9)[0].shape == (9, 5, 2)
+    assert sequences.pad_sequence(parts, padding_side="left")[0, 0].tolist() == [0.0, 0.0]
+
+
+def test_a_packed_sequence_converts_its_data():
+    packed = sequences.pack_sequence([tg.ones(3), tg.ones(2)])
+    assert packed.double().data.dtype is tg.float64
+    assert packed.int().data.dtype is tg.int32
+    assert packed.float() is packed.cpu()
+    assert not packed.is_cuda
+    assert sequences.PackedSequence(packed.data, packed.batch_sizes).sorted_indices is None
+
+
+def test_sequences_as_torch():
+    torch = pytest.importorskip("torch")
+    arrays = [numbers(n, 2, seed=n) for n in LENGTHS]
+    found = []
+    for library in (tg, torch):
+        rnn = library.nn.utils.rnn
+        parts = [library.tensor(a) for a in arrays]
+        packed = rnn.pack_sequence(parts, enforce_sorted=False)
+        left = rnn.pad_sequence(parts, True, 0.5, "left")
+        found.append([*packed, left, *rnn.pad_packed_sequence(packed, True, 2.0, 8), *rnn.unpack_sequence(packed)])
+    for mine, reference in zip(*found, strict=True):
+        assert mine.tolist() == reference.tolist()
+
+
+# ---- options, copies, errors ----
+
+
+def test_dropout_is_between_layers_and_while_training_only():
+    layer = nn.GRU(2, 3, num_layers=2, dropout=1.0)
+    x = tg.ones(4, 2, 2)
+    below = {name: value for name, value in layer.state_dict().items() if name.endswith("l1")}
+    silent = nn.GRU(3, 3)
+    silent.load_state_dict({name.replace("l1", "l0"): value for name, value in below.items()})
+    np.testing.assert_allclose(layer(x)[0].detach().numpy(), silent(tg.zeros(4, 2, 3))[0].detach().numpy(), rtol=1e-6)
+    layer.eval()
+    assert (layer(x)[0] != silent(tg.zeros(4, 2, 3))[0]).any()
+    with pytest.warns(UserWarning, match="num_layers greater than 1"):
+        nn.LSTM(2, 3, dropout=0.5)
+
+
+def test_copies_and_dtypes():
+    layer = nn.RNN(2, 3, nonlinearity="relu")
+    twin = pickle.loads(pickle.dumps(copy.deepcopy(layer)))
+    x = tg.ones(4, 2, 2)
+    assert twin(x)[0].tolist() == layer(x)[0].tolist()
+    assert twin.double()(x.double())[0].dtype is tg.float64
+
+
+def test_an_empty_batch_passes():
+    for kind in KINDS:
+        output, last = getattr(nn, kind)(2, 3)(tg.ones(4, 0, 2))
+        assert output.shape == (4, 0, 3)
+        assert states_of(kind, last)[0].shape == (1, 0, 3)
+
+
+def test_the_state_that_is_given_is_left_alone():
+    h, c = tg.ones(1, 2, 3), tg.ones(1, 2, 3)
+    nn.LSTM(2, 3)(tg.ones(4, 2, 2), (h, c))
+    assert h.tolist() == c.tolist() == tg.ones(1, 2, 3).tolist()
+
+
+def test_gradients_of_a_sum_and_of_the_last_state_alone():
+    """Gradients that come expanded, or for one of the results only."""
+    layer = nn.LSTM(2, 3, dtype=tg.float64)
+    x = tg.tensor(numbers(4, 2, 2), requires_grad=True)
+    for pick in (lambda y, h, c: y.sum(), lambda y, h, c: c.sum(), lambda y, h, c: y.transpose(0, 1)[0].sum()):
+        output, (h, c) = layer(x)
+        leaves = [x, *layer.parameters()]
+        loss = pick(output, h, c)
+        fused = tg.autograd.grad(loss, leaves, retain_graph=True)
+        plain = tg.autograd.grad(loss, leaves, create_graph=True)
+        for a, b in zip(fused, plain, strict=True):
+            np.testing.assert_allclose(a.numpy(), b.detach().numpy(), rtol=1e-11, atol=1e-14)
+
+
+X = np.ones((4, 2, 3), np.float32)
+MISTAKES = [
+    (ValueError, "hidden_size must be greater", lambda L, t: L.nn.RNN(3, 0)),
+    (TypeError, "input_size should be of type int", lambda L, t: L.nn.GRU(3.0, 4)),
+    (ValueError, "num_layers must be greater", lambda L, t: L.nn.LSTM(3, 4, 0)),
+    (ValueError, "dropout should be a number", lambda L, t: L.nn.LSTM(3, 4, 2, dropout=1.5)),
+    (ValueError, "proj_size has to be smaller", lambda L, t: L.nn.LSTM(3, 4, proj_size=4)),
+    (ValueError, "only supported for LSTM", lambda L, t: L.nn.GRU(3, 4, proj_size=2)),
+    (ValueError, "Unknown nonlinearity 'sin'", lambda L, t: L.nn.RNN(3, 4, nonlinearity="sin")),
+    (TypeError, "batch_first should be of type bool", lambda L, t: L.nn.LSTM(3, 4, batch_first=1)),
+    (ValueError, "Expected input to be 2D or 3D", lambda L, t: L.nn.LSTM(3, 4)(t(X[0, 0]))),
+    (RuntimeError, "Expected 5, got 3", lambda L, t: L.nn.GRU(5, 4)(t(X))),
+    (ValueError, "does not match weight dtype", lambda L, t: L.nn.RNN(3, 4)(t(X.astype(np.float64)))),
+    (RuntimeError, "Expected hidden size", lambda L, t: L.nn.GRU(3, 4)(t(X), t(np.ones((1, 3, 4), np.float32)))),
+    (RuntimeError, "hx should also be 3-D", lambda L, t: L.nn.GRU(3, 4)(t(X), t(X[0]))),
+    (RuntimeError, "also be 2-D", lambda L, t: L.nn.LSTM(3, 4)(t(X[0]), (t(X), t(X)))),
+    (RuntimeError, r"hidden\[1\] size", lambda L, t: L.nn.LSTM(3, 3)(t(X), (t(X[:1]), t(X[:2])))),
+    (RuntimeError, "larger than 0", lambda L, t: L.nn.LSTM(3, 4)(t(X[:0]))),
+    (RuntimeError, "inconsistent input_size", lambda L, t: L.nn.GRUCell(5, 4)(t(X[0]))),
+    (RuntimeError, "batch size", lambda L, t: L.nn.RNNCell(3, 3)(t(X[0]), t(np.ones((3, 3), np.float32)))),
+    (RuntimeError, "inconsistent hidden_size", lambda L, t: L.nn.LSTMCell(3, 4)(t(X[0]), (t(X[0]), t(X[0])))),
+    (ValueError, "1D or 2D", lambda L, t: L.nn.LSTMCell(3, 4)(t(X))),
+    (RuntimeError, "greater than 0", lambda L, t: L.nn.utils.rnn.pack_padded_sequence(t(X), [4, 0])),
+    (RuntimeError, "sorted in decreasing order", lambda L, t: L.nn.utils.rnn.pack_padded_sequence(t(X), [1, 2])),
+    (RuntimeError, "equal to batch_size", lambda L, t: L.nn.utils.rnn.pack_padded_sequence(t(X), [1])),
+    (RuntimeError, "empty list", lambda L, t: L.nn.utils.rnn.pad_sequence([])),
+    (
+        ValueError,
+        "Expected total_length",
+        lambda L, t: L.nn.utils.rnn.pad_packed_sequence(
+            L.nn.utils.rnn.pack_padded_sequence(t(X), [4, 2]), total_length=3
+        ),
+    ),
+]
+
+
+def test_lengths_beyond_the_padding_are_refused():
+    with pytest.raises(RuntimeError, match="at most the padded length 4, but got 5"):
+        sequences.pack_padded_sequence(tg.tensor(X), [5, 1])
+
+
+@pytest.mark.parametrize("sizes", [[2, 3], [3, 1], [5, 0], [4, 2, -1], []])
+def test_packed_sequences_whose_sizes_do_not_fit_are_refused(sizes):
+    packed = sequences.PackedSequence(tg.ones(5, 3), tg.tensor(sizes, dtype=tg.int64))
+    with pytest.raises(RuntimeError, match="batch_sizes"):
+        nn.GRU(3, 4)(packed)
+
+
+@pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_parameters_of_other_shapes_or_dtypes_are_refused(kind, name):
+    for change in (lambda p: p[:-1], lambda p: p.double()):
+        layer = getattr(nn, kind)(3, 4)
+        setattr(layer, name, nn.Parameter(change(getattr(layer, name).detach()).clone()))
+        for batch in (1, 9):
+            with pytest.raises((RuntimeError, ValueError), match=r"weight|bias"):
+                layer(tg.ones(2, batch, 3))
+
+
+@pytest.mark.parametrize(("error", "message", "mistake"), MISTAKES)
+def test_mistakes_are_refused(error, message, mistake):
+    with pytest.raises(error, match=message):
+        mistake(tg, tg.tensor)
+
+
+@pytest.mark.parametrize(("error", "message", "mistake"), MISTAKES)
+def test_mistakes_raise_what_torch_raises(error, message, mistake):
+    torch = pytest.importorskip("torch")
+    with pytest.raises(error):
+        mistake(torch, torch.tensor)

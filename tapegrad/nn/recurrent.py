@@ -59,7 +59,7 @@ class Steps:
 
     @classmethod
     def of_packed(cls, sizes: list[int]) -> Steps:
-        """Return the steps of packed sequences."""
+        """Return the steps of packed sequences; their sizes do not grow, and none is below 1."""
         starts = [0]
         for size in sizes:
             starts.append(starts[-1] + size)
@@ -253,6 +253,22 @@ def _fused_gradients(ctx: Any, gradients: tuple[Any, ...]) -> list[Any]:
     ]
 
 
+def _check_weights(mode: int, input: Tensor, weights: Weights) -> None:
+    """Raise RuntimeError where shapes or dtypes of parameters do not fit: the loops trust them."""
+    state = shape_of(weights.w_hh)[-1] if weights.w_hr is None else shape_of(weights.w_hr)[-1]
+    rows, inputs, dtype = GATES[mode] * state, shape_of(input)[-1], input.dtype
+    width = state if weights.w_hr is None else shape_of(weights.w_hr)[0]
+    expected = {"w_ih": (rows, inputs), "w_hh": (rows, width), "b_ih": (rows,), "b_hh": (rows,)}
+    for name, shape in expected.items():
+        given = getattr(weights, name)
+        if given is not None and (shape_of(given) != shape or given.dtype is not dtype):
+            full = {"w": "weight", "b": "bias"}[name[0]] + name[1:]
+            raise RuntimeError(
+                f"{full} of a recurrent layer: expected shape {list(shape)} and {dtype}, got {list(shape_of(given))} "
+                f"and {given.dtype}"
+            )
+
+
 def run(mode: int, steps: Steps, reverse: bool, input: Tensor, weights: Weights, state: State) -> tuple[Tensor, State]:
     """Return the outputs of all steps, in the input's order of rows, and the last state.
 
@@ -264,6 +280,7 @@ def run(mode: int, steps: Steps, reverse: bool, input: Tensor, weights: Weights,
         weights: the layer's parameters.
         state: h [batch, hidden_size], and c for an LSTM, before the first step.
     """
+    _check_weights(mode, input, weights)
     if weights.w_hr is not None or shape_of(weights.w_hh)[1] > _WIDEST or steps.steps == 0:
         return run_plain(mode, steps, reverse, input, weights, state)
     input = input.contiguous()

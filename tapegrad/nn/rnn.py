@@ -201,7 +201,10 @@ class RNNBase(Module):
     def _forward_packed(self, input: PackedSequence, hx: Any) -> tuple[PackedSequence, Any]:
         data, sizes, order, back = input
         self._check_input(data, 2)
-        steps = Steps.of_packed(sizes.tolist())
+        counts = sizes.tolist()
+        if not counts or counts[-1] < 1 or sum(counts) != shape_of(data)[0] or sorted(counts, reverse=True) != counts:
+            raise RuntimeError(f"batch_sizes must not grow and must add up to {shape_of(data)[0]} rows, got {counts}")
+        steps = Steps.of_packed(counts)
         if order is not None:
             hx = _each(hx, lambda state: functions["index_select"](state, 1, order))
         output, *states = self._layers(data, steps, *self._states(hx, data, steps.batch))
