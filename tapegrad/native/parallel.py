@@ -42,7 +42,7 @@ _malloc = symbol("malloc", _i64, _i64)
 _free = symbol("free", types.void, _i64)
 
 
-def _address_of_helper(context: Any, builder: ir.IRBuilder, helper: Any, count: int) -> ir.Value:
+def address_of_helper(context: Any, builder: ir.IRBuilder, helper: Any, count: int) -> ir.Value:
     """Return the address of a function ``int64(int64, ...)`` of ``count`` arguments that calls a ``jit`` helper."""
     compiled = helper.dispatcher.overloads[(_i64,) * count]
     context.add_linking_libs([compiled.library])
@@ -64,7 +64,7 @@ def _thread_address(typing_context, helper):
     typing_context.resolve_function_type(helper, (_i64,), {})
 
     def build(context, builder, signature, args):
-        return _address_of_helper(context, builder, helper, 1)
+        return address_of_helper(context, builder, helper, 1)
 
     return _i64(helper), build
 
@@ -89,7 +89,7 @@ def parallel_for(typing_context, pool, body, context, count):
         words = builder.inttoptr(args[0], _WORD.as_pointer())
         run = builder.load(builder.gep(words, [_WORD(RUN)]))
         function_type = ir.FunctionType(_WORD, [_WORD] * 4)
-        task = _address_of_helper(context, builder, body, 3)
+        task = address_of_helper(context, builder, body, 3)
         return builder.call(builder.inttoptr(run, function_type.as_pointer()), [args[0], task, args[2], args[3]])
 
     return _i64(_i64, body, _i64, _i64), build

@@ -26,6 +26,13 @@ _LAPACK = 8  # by dtype (float32, float64), then by routine
 _LAPACK_ROW = 16
 _PACKED_GEMM = 40  # by dtype
 CONVOLUTION = 64  # by dtype
+UPDATE_DRIVER = 56
+
+
+def need(place: int, function: Callable[..., int], key: str, signature: str) -> None:
+    """See to it that the table has a function at a place."""
+    if machine.addresses[place] == 0:
+        machine.addresses[place] = compile_function(function, key, signature)
 
 
 def need_gemm(dtype: int) -> None:

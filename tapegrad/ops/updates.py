@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from numba import types
+from numba.extending import intrinsic
 
 from tapegrad.native.cache import jit
 from tapegrad.native.dtypes import FLOAT32, FLOAT64, ITEM_BYTES, POINTERS
-from tapegrad.native.parallel import parallel_for
-from tapegrad.native.pointers import float64_at, int64_at, stack_words
+from tapegrad.native.parallel import address_of_helper, parallel_for
+from tapegrad.native.pointers import call2, call3, float64_at, int64_at, stack_words
+from tapegrad.ops.addresses import UPDATE_DRIVER, address_of, need
 from tapegrad.ops.registry import FLOATS, Op, declare
 from tapegrad.runtime.layout import (
     BAD_ARGUMENT,
@@ -165,58 +167,101 @@ def _make_infer(update: Update) -> Callable[..., int]:
     return infer
 
 
-def _make_task(update: Update, dtype: int) -> Any:
-    """Return the task: the update of the elements ``CHUNK * k`` and on, of all parameters in a row."""
-    arrays, roles, item_bytes = len(update.arrays), len(update.roles), ITEM_BYTES[dtype]
+# The words of an update that is under way: what ``_drive`` is given, and what it gives to the op's own part.
+_STATE, _FRAME, _ARRAYS, _ROLES, _ITEM_BYTES, _PART = range(6)
+_FIRST, _ADDRESSES, _NUMBERS = 2, 8, 16
+
+
+@jit
+def _task(context, k, scratch):
+    """Update the elements from ``CHUNK * k`` on, of all parameters in a row."""
+    words = int64_at(context)
+    st, frame, arrays, roles, part = words[_STATE], words[_FRAME], words[_ARRAYS], words[_ROLES], words[_PART]
+    own_address = stack_words(32)
+    own = int64_at(own_address)
+    own[_STATE] = st
+    own[_FRAME] = frame
+    low = k * CHUNK
+    start = 0
+    for first in range(0, input_count(frame), roles):
+        count = slot_of(st, input_slot(frame, first)).numel
+        begin = max(low - start, 0)
+        end = min(low + CHUNK - start, count)
+        start += count
+        if begin < end:
+            own[_FIRST] = first
+            call2(part, own_address, 0)
+            flags = types.int64(CONTIGUOUS)
+            for role in range(arrays):
+                flags &= slot_of(st, input_slot(frame, first + role)).flags
+            whole = flags & CONTIGUOUS != 0
+            for i in range(begin, end, end - begin if whole else 1):
+                for role in range(arrays):
+                    slot = input_slot(frame, first + role)
+                    offset = i if whole else offset_of(slot_of(st, slot), i)
+                    own[_ADDRESSES + role] = data_address(st, slot) + offset * words[_ITEM_BYTES]
+                call2(part, own_address, end - begin if whole else 1)
+        if start >= low + CHUNK:
+            break
+    return 0
+
+
+def _drive(st, frame, context):
+    """Do an update's tasks. Compiled once, not into each update: it is most of what there is to compile."""
+    total = 0
+    for first in range(0, input_count(frame), int64_at(context)[_ROLES]):
+        total += slot_of(st, input_slot(frame, first)).numel
+    return parallel_for(state_of(st).pool, _task, context, (total + CHUNK - 1) // CHUNK)
+
+
+@intrinsic
+def _address_of_part(typing_context, helper):
+    """Return the address of an op's own part, a ``jit`` helper of two int64 that is named in the source."""
+    typing_context.resolve_function_type(helper, (types.int64,) * 2, {})
+
+    def build(context, builder, signature, args):
+        return address_of_helper(context, builder, helper, 2)
+
+    return types.int64(helper), build
+
+
+def _make_part(update: Update, dtype: int) -> Any:
+    """Return the op's own part: with n = 0 it prepares the numbers of a parameter, else it updates n elements."""
+    arrays, last = len(update.arrays), len(update.roles) - 1
     prepare, run = update.prepare, update.make(dtype)
 
     @jit
-    def task(context, k, scratch):
-        words = int64_at(context)
-        st = words[0]
-        frame = words[1]
-        low = k * CHUNK
-        addresses = int64_at(stack_words(8))
-        numbers = float64_at(stack_words(16))
-        start = 0
-        for first in range(0, input_count(frame), roles):
-            count = slot_of(st, input_slot(frame, first)).numel
-            begin = max(low - start, 0)
-            end = min(low + CHUNK - start, count)
-            start += count
-            if begin < end:
-                options = float64_at(data_address(st, input_slot(frame, first + roles - 1)))
-                prepare(st, frame, first, first + arrays, options, numbers)
-                flags = types.int64(CONTIGUOUS)
-                for role in range(arrays):
-                    flags &= slot_of(st, input_slot(frame, first + role)).flags
-                whole = flags & CONTIGUOUS != 0
-                for i in range(begin, end, end - begin if whole else 1):
-                    for role in range(arrays):
-                        slot = input_slot(frame, first + role)
-                        offset = i if whole else offset_of(slot_of(st, slot), i)
-                        addresses[role] = data_address(st, slot) + offset * item_bytes
-                    run(addresses, end - begin if whole else 1, numbers)
-            if start >= low + CHUNK:
-                break
+    def part(words_address, n):
+        words = int64_at(words_address)
+        numbers = float64_at(words_address + 8 * _NUMBERS)
+        if n > 0:
+            run(int64_at(words_address + 8 * _ADDRESSES), n, numbers)
+            return 0
+        st, frame, first = words[_STATE], words[_FRAME], words[_FIRST]
+        options = float64_at(data_address(st, input_slot(frame, first + last)))
+        prepare(st, frame, first, first + arrays, options, numbers)
         return 0
 
-    return task
+    return part
 
 
 def _make_kernel(update: Update, dtype: int) -> Callable[..., int]:
-    arrays, roles = len(update.arrays), len(update.roles)
-    before, after, task = update.before, update.after, _make_task(update, dtype)
+    need(UPDATE_DRIVER, _drive, "update_driver", "int64(int64, int64, int64)")
+    arrays, roles, item_bytes = len(update.arrays), len(update.roles), ITEM_BYTES[dtype]
+    before, after, part = update.before, update.after, _make_part(update, dtype)
 
     def kernel(st, frame):
-        total = 0
         for first in range(0, input_count(frame), roles):
-            total += slot_of(st, input_slot(frame, first)).numel
             before(st, frame, first + arrays, float64_at(data_address(st, input_slot(frame, first + roles - 1))))
-        context = stack_words(2)
-        int64_at(context)[0] = st
-        int64_at(context)[1] = frame
-        status = parallel_for(state_of(st).pool, task, context, (total + CHUNK - 1) // CHUNK)
+        context = stack_words(8)
+        words = int64_at(context)
+        words[_STATE] = st
+        words[_FRAME] = frame
+        words[_ARRAYS] = arrays
+        words[_ROLES] = roles
+        words[_ITEM_BYTES] = item_bytes
+        words[_PART] = _address_of_part(part)
+        status = call3(address_of(st, UPDATE_DRIVER), st, frame, context)
         for first in range(0, input_count(frame), roles):
             after(st, frame, first + arrays, float64_at(data_address(st, input_slot(frame, first + roles - 1))))
         return status
