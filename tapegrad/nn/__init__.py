@@ -31,6 +31,7 @@ from tapegrad.nn.activations import (
     Tanhshrink,
     Threshold,
 )
+from tapegrad.nn.attention import MultiheadAttention
 from tapegrad.nn.batch_norm import (
     BatchNorm1d,
     BatchNorm2d,
@@ -116,6 +117,13 @@ from tapegrad.nn.pooling import (
 from tapegrad.nn.rnn import GRU, LSTM, RNN, RNNBase
 from tapegrad.nn.rnn_cells import GRUCell, LSTMCell, RNNCell, RNNCellBase
 from tapegrad.nn.shapes import ChannelShuffle, Flatten, Identity, PixelShuffle, PixelUnshuffle, Unflatten
+from tapegrad.nn.transformer import (
+    Transformer,
+    TransformerDecoder,
+    TransformerDecoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayer,
+)
 from tapegrad.nn.upsampling import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
 
 __all__ = [
@@ -210,6 +218,7 @@ __all__ = [
     "MultiLabelMarginLoss",
     "MultiLabelSoftMarginLoss",
     "MultiMarginLoss",
+    "MultiheadAttention",
     "NLLLoss",
     "NLLLoss2d",
     "PReLU",
@@ -247,6 +256,11 @@ __all__ = [
     "Tanh",
     "Tanhshrink",
     "Threshold",
+    "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
     "TripletMarginLoss",
     "TripletMarginWithDistanceLoss",
     "Unflatten",

@@ -91,6 +91,7 @@ _NAMES = (
     "multi_margin_loss",
     "multilabel_margin_loss",
     "multilabel_soft_margin_loss",
+    "multi_head_attention_forward",
     "nll_loss",
     "normalize",
     "one_hot",

@@ -439,7 +439,7 @@ declare(
         math="scale gS k; scale gS^T q; (P M)^T g; gS = P (M (g v^T) - sum(g o))",
     )
 )
-declare(
+WEIGHTS = declare(
     Op(
         name="attention_weights",
         inputs=("query", "key", "attn_mask"),
