@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,11 @@ import numpy as np
 
 from tapegrad.capture.dead_code import without_dead_code
 from tapegrad.capture.errors import CaptureError
+from tapegrad.capture.fusion import Group, Operand, Walk, find_groups, walk_of
 from tapegrad.capture.notes import Instruction, Notes
 from tapegrad.capture.plan import Plan, lifetimes_of, plan_memory
 from tapegrad.capture.storages import classify, slot_of, storage_of
-from tapegrad.native.dtypes import DTYPE_NAMES, ITEM_BYTES
+from tapegrad.native.dtypes import DTYPE_NAMES
 from tapegrad.runtime import replay
 from tapegrad.runtime.core import compile_one
 from tapegrad.runtime.handle import Tensor, wrap
@@ -118,10 +120,15 @@ class Program:
             self._kept.append(wrap(machine.handle_of_slot(slot)))
 
     def _place(self, outputs: Sequence[Tensor]) -> Plan:
-        """Plan the memory of intermediate results and move their storages there."""
+        """Find what runs tile by tile, plan the memory of the other intermediate results, move their storages there."""
         temporary = self.storages.temporary - {storage_of(tensor) for tensor in outputs}
         rows = machine.table("storages")
         lifetimes = lifetimes_of(self.instructions, temporary)
+        self._walks = [walk_of(instruction) for instruction in self.instructions]
+        self.groups = find_groups(self._walks, lifetimes)
+        for storage in {storage for group in self.groups for storage in group.local}:
+            del lifetimes[storage]
+            machine.release_block(storage)
         plan = plan_memory(lifetimes, {storage: int(rows["bytes"][storage]) for storage in lifetimes})
         self._block = np.empty(plan.size + 64, np.uint8)
         start = (self._block.ctypes.data + 63) // 64 * 64
@@ -141,7 +148,7 @@ class Program:
         mine["free_blocks"], mine["arena"], mine["arena_end"] = 0, 0, 0
         self._blocks: list[Any] = []  # memory that the words lead to
         self._patches: dict[int, list[tuple[int, int]]] = {storage: [] for storage in self.storages.inputs}
-        code = [self._step(instruction) for instruction in self.instructions]
+        code = list(self._steps())
         words = np.zeros(replay.HEAD_WORDS, np.int64)
         words[replay.COUNT] = len(code)
         words[replay.CODE] = self._memory([[s.kind, s.function, s.argument, s.extra] for s in code])
@@ -170,43 +177,58 @@ class Program:
         frame[FRAME_INPUT_COUNT], frame[FRAME_ATTRIBUTE_COUNT] = len(operands), len(instruction.attributes)
         return self._memory([*frame, *operands, *instruction.attributes])
 
-    def _step(self, instruction: Instruction) -> Step:
-        frame = self._frame(instruction)
-        if instruction.kind != ELEMENTWISE:
-            return Step(replay.RUN_GENERAL, instruction.kernel, frame)
-        arguments = self._plain_arguments(instruction)
-        if arguments is None:
-            result = instruction.results[0]
-            return Step(replay.RUN_ELEMENTWISE, instruction.kernel, frame, self._slots.get(result, result))
-        return Step(replay.RUN_PLAIN, instruction.kernel, arguments)
+    def _steps(self) -> Iterator[Step]:
+        """Yield what replay runs: an instruction, or a group of them."""
+        groups = {group.first: group for group in self.groups}
+        k = 0
+        while k < len(self.instructions):
+            if k in groups:
+                yield self._tiles(groups[k])
+                k = groups[k].last + 1
+            else:
+                yield self._step(self.instructions[k], self._walks[k])
+                k += 1
 
-    def _plain_arguments(self, instruction: Instruction) -> int | None:
-        """Return the address of a kernel's arguments where one call of it does all, else None."""
-        slots, storages = machine.table("slots"), machine.table("storages")
-        result = slots[instruction.results[0]]
-        total = int(result["numel"])
-        if total == 0 or total > _SMALL or not result["flags"] & CONTIGUOUS:
-            return None
-        shape = result["shape"][: result["ndim"]].tolist()
-        args = [1, total]
-        where = [instruction.result_storages[0], *instruction.operand_storages]
-        for k, slot in enumerate([instruction.results[0], *instruction.operands]):
-            row = slots[slot]
-            same = row["flags"] & CONTIGUOUS and row["shape"][: row["ndim"]].tolist() == shape
-            if not same and row["numel"] != 1:
-                return None
-            stride = 1 if k == 0 or (same and total > 1) or total == 1 else 0
-            offset = int(row["offset"]) * ITEM_BYTES[int(row["dtype"])]
-            address = int(storages["address"][where[k]]) + offset
-            if k > 0 and address == args[2] and stride == 1 and total > _IN_PLACE:
-                return None
-            args += [address, 0, stride]
-        start = self._memory(args)
-        for k, storage in enumerate(where):
-            if storage in self._patches:
-                offset = args[2 + 3 * k] - int(storages["address"][storage])
-                self._patches[storage].append((start + 8 * (2 + 3 * k), offset))
-        return start
+    def _step(self, instruction: Instruction, walk: Walk | None) -> Step:
+        if instruction.kind != ELEMENTWISE:
+            return Step(replay.RUN_GENERAL, instruction.kernel, self._frame(instruction))
+        if walk is None or walk.total > _SMALL or (walk.in_place and walk.total > _IN_PLACE):
+            result = self._slots.get(instruction.results[0], instruction.results[0])
+            return Step(replay.RUN_ELEMENTWISE, instruction.kernel, self._frame(instruction), result)
+        arguments = [1, walk.total]
+        for operand in walk.operands:
+            arguments += [0, 0, operand.stride]
+        start = self._memory(arguments)
+        for k, operand in enumerate(walk.operands):
+            self._set_address(start + 8 * (2 + 3 * k), operand)
+        return Step(replay.RUN_PLAIN, instruction.kernel, start)
+
+    def _tiles(self, group: Group) -> Step:
+        """Return the step that runs a group tile by tile."""
+        members = self.instructions[group.first : group.last + 1]
+        code = np.zeros((len(members), replay.TILE_MEMBER_WORDS), np.int64)
+        for row, instruction, walk in zip(code, members, group.walks, strict=True):
+            row[0], row[1] = instruction.kernel, len(walk.operands)
+            for k, operand in enumerate(walk.operands):
+                row[4 + 3 * k], row[24 + k] = operand.stride, operand.item
+        start = self._memory(code)
+        for member, walk in enumerate(group.walks):
+            for k, operand in enumerate(walk.operands):
+                self._set_address(
+                    start + 8 * (replay.TILE_MEMBER_WORDS * member + 2 + 3 * k),
+                    operand,
+                    group.local.get(operand.storage),
+                )
+        words = [len(members), replay.TILE, group.walks[0].total, start]
+        return Step(replay.RUN_TILES, 0, self._memory(words))
+
+    def _set_address(self, word: int, operand: Operand, local: int | None = None) -> None:
+        """Write an operand's address, or the number of its local buffer, into a word; note where an input's is."""
+        base = int(machine.table("storages")["address"][operand.storage])
+        value = base + operand.offset if local is None else local
+        ctypes.c_int64.from_address(word).value = value
+        if operand.storage in self._patches:
+            self._patches[operand.storage].append((word, operand.offset))
 
     def _set_inputs(self, words: Any) -> None:
         patches: list[tuple[int, int]] = []
@@ -285,7 +307,10 @@ class Program:
 
     def __str__(self) -> str:
         lines = [f"program of {len(self)} instructions, {self.plan.size} bytes of intermediate results"]
-        lines += [f"{k:5d}  {self._text(instruction)}" for k, instruction in enumerate(self.instructions)]
+        fused = {k: mark for group in self.groups for k, mark in _marks(group)}
+        lines += [
+            f"{k:5d} {fused.get(k, ' ')} {self._text(instruction)}" for k, instruction in enumerate(self.instructions)
+        ]
         return "\n".join(lines)
 
     def _text(self, instruction: Instruction) -> str:
@@ -294,6 +319,12 @@ class Program:
         row = machine.table("slots")[self._slots.get(instruction.results[0], instruction.results[0])]
         result = f"{DTYPE_NAMES[int(row['dtype'])]} {row['shape'][: row['ndim']].tolist()}"
         return f"{results} = {instruction.op.name}({operands}) -> {result}  {instruction.line}"
+
+
+def _marks(group: Group) -> Iterator[tuple[int, str]]:
+    """Yield a bracket beside each member of a group."""
+    for k in range(group.first, group.last + 1):
+        yield k, "┌" if k == group.first else "└" if k == group.last else "│"
 
 
 def _shape(slot: int) -> list[int]:

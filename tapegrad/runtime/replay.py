@@ -69,12 +69,14 @@ WRONG_INPUT, WRONG_HANDLE, WRONG_GRADIENT, BUSY = -101, -102, -103, -104
 ANY_GRADIENT = -2
 
 # words of a group of elementwise instructions that run tile by tile
-TILE_MEMBERS, TILE_ELEMENTS, TILE_TOTAL, TILE_CODE, TILE_LOCALS = range(5)
-TILE_ARGUMENTS = 20  # words of a member's arguments, before them its kernel and operand count, behind them item sizes
-TILE_MEMBER_WORDS = 32
+TILE_MEMBERS, TILE_ELEMENTS, TILE_TOTAL, TILE_CODE = range(4)
+TILE_MEMBER_WORDS = 32  # kernel, count of operands, (address, 0, stride) of each, their items' bytes from word 24 on
+TILE = 1024  # elements: the buffers of some intermediate results lie in the first-level cache together
+MAX_LOCALS = 64
 _TILES_A_TASK = 8
 _ANY_SIZE = 1 << 60  # of an input, whose own size is known to the tensor that is given
 
+_memcpy = symbol("memcpy", types.int64, types.int64, types.int64, types.int64)
 _save_thread = symbol("PyEval_SaveThread", types.int64)
 _restore_thread = symbol("PyEval_RestoreThread", types.void, types.int64)
 
@@ -100,15 +102,26 @@ def _run_tiles(context, k, scratch):
             args[1] = n
             for i in range(words[1]):
                 address, stride, item = words[2 + 3 * i], words[4 + 3 * i], words[24 + i]
-                if 0 <= address < 64:
+                if 0 <= address < MAX_LOCALS:
                     args[2 + 3 * i] = scratch + address * elements * 8
                 else:
                     args[2 + 3 * i] = address + start * stride * item
                 args[3 + 3 * i] = 0
                 args[4 + 3 * i] = stride
+            _read_elsewhere(args, words[1], n * words[24], scratch + MAX_LOCALS * elements * 8)
             call1(words[0], args_address)
         start += n
     return 0
+
+
+@jit
+def _read_elsewhere(args, count, size, copied):
+    """Have a kernel that writes where it reads read a copy: it would not be vectorised (see runtime/elementwise.py)."""
+    result = args[2]
+    for i in range(1, count):
+        if args[2 + 3 * i] == result:
+            _memcpy(copied, result, size)
+            args[2 + 3 * i] = copied
 
 
 @jit
