@@ -224,6 +224,11 @@ def test_the_fast_path_takes_tensors_arrays_and_stacks_of_them(monkeypatch):
     assert batch["x"].tolist() == x.tolist() and batch["pair"][0].tolist() == y.tolist()
     assert gathered(DataLoader(y, sampler=[3, -1, 0], batch_size=2)) == [[3, 5], [0]]
     assert gathered(DataLoader(y, batch_sampler=[[1], [2, 2, 2], []])) == [[1], [2, 2, 2], []]
+    assert gathered(DataLoader(y, batch_sampler=[np.array([1, 2]), tg.tensor([3]), (tg.tensor(0),)])) == [
+        [1, 2],
+        [3],
+        [0],
+    ]
     assert gathered(DataLoader(y, 4, num_workers=2)) == [[0, 1, 2, 3], [4, 5]]
     with pytest.raises(IndexError, match="index 6 is out of bounds"):
         list(DataLoader(TensorDataset(y), sampler=[6]))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import tapegrad as tg
 
-KILLS = int(os.environ.get("TAPEGRAD_KILLS", "5"))
+KILLS = int(os.environ.get("TAPEGRAD_KILLS", "4"))
 PROGRAM = Path(__file__).with_name("resumable.py")
 STEPS_A_LIFE = 30
 

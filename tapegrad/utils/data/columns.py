@@ -117,5 +117,5 @@ def ordered_batches(columns: Columns, order: Tensor, size: int, drop_last: bool,
 def listed_batches(columns: Columns, lists: Iterator[Any]) -> Iterator[Any]:
     """Yield the batches of the samples in each list of numbers."""
     for numbers in lists:
-        order = numbers if isinstance(numbers, Tensor) else functions["_from_array"](np.asarray(numbers, np.int64))
+        order = functions["_from_array"](np.fromiter(numbers, np.int64))  # numbers, 0-d tensors and arrays alike
         yield columns.batch(order, 0, shape_of(order)[0])

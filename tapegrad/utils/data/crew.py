@@ -7,7 +7,6 @@ import queue
 import threading
 from typing import Any
 
-from tapegrad.utils.data.process import RemoteWorker
 from tapegrad.utils.data.worker import Exhausted, Failure, Job, Worker
 
 _PATIENCE = 10.0  # seconds to wait for the threads that end processes
@@ -24,16 +23,8 @@ class Crew:
     def __init__(self, job: Job, context: Any) -> None:
         self.epoch = 0
         self.answers: queue.SimpleQueue[tuple[int, int, int, Any]] = queue.SimpleQueue()
-        self.remotes: list[RemoteWorker] = []
-        if context is not None:
-            try:
-                for id in range(job.count):
-                    self.remotes.append(RemoteWorker(job, id, context))
-            except BaseException:
-                for remote in self.remotes:
-                    remote.close()
-                raise
-        workers: list[Any] = list(self.remotes) or [Worker(job, id, process=False) for id in range(job.count)]
+        self.remotes = [] if context is None else _start_processes(job, context)
+        workers: list[Any] = self.remotes or [Worker(job, id, process=False) for id in range(job.count)]
         self.tasks: list[queue.SimpleQueue[Any]] = [queue.SimpleQueue() for _ in workers]
         self.threads = [
             threading.Thread(target=self._work, args=(id, worker), daemon=True, name=f"tapegrad-loader-{id}")
@@ -47,7 +38,7 @@ class Crew:
             epoch, number, numbers = task
             if epoch == self.epoch:  # else nobody waits for it any more
                 self.answers.put((epoch, number, id, worker.answer(epoch, numbers)))
-        if isinstance(worker, RemoteWorker):
+        if self.remotes:
             worker.close()
 
     def begin(self) -> int:
@@ -81,6 +72,20 @@ class Crew:
             for thread in self.threads:
                 if thread is not threading.current_thread():  # which may be collecting garbage
                     thread.join(_PATIENCE)
+
+
+def _start_processes(job: Job, context: Any) -> list[Any]:
+    from tapegrad.utils.data.process import RemoteWorker  # multiprocessing's pipes take 10 ms to import
+
+    remotes: list[Any] = []
+    try:
+        for id in range(job.count):
+            remotes.append(RemoteWorker(job, id, context))
+    except BaseException:
+        for remote in remotes:
+            remote.close()
+        raise
+    return remotes
 
 
 class WorkerBatches:

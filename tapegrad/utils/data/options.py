@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,6 +24,8 @@ def context_of(given: Any, num_workers: int) -> Any:
         return None
     if num_workers == 0:
         raise ValueError("multiprocessing_context can only be used with num_workers > 0, but got num_workers=0")
+    import multiprocessing  # takes 10 ms
+
     methods = [name for name in multiprocessing.get_all_start_methods() if name != "fork"]
     method = given if isinstance(given, str) else given.get_start_method()
     if method not in methods:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from tapegrad.ops.random import Generator, manual_seed, use_generator
+from tapegrad.tensor.info import set_num_threads
 from tapegrad.utils.data.dataset import Dataset, IterableDataset
 from tapegrad.utils.data.fetch import Fetch, make_fetch
 
@@ -135,6 +136,7 @@ class Worker:
             random.seed(seed)
             np.random.seed(seed % 2**32)  # noqa: NPY002 (the global one, for data sets that use it)
             manual_seed(seed)
+            set_num_threads(1)  # the processors are the main process's and the other workers' too
         else:
             use_generator(Generator().manual_seed(seed))
             dataset = _own_copy(dataset)
