@@ -15,12 +15,13 @@ from .gemm_ir import I32, I64, Loop, Vectors, kernel, routine
 from .gemm_micro import Tile
 
 _WORD_POINTER = I64.as_pointer()
-_TILE = "*a rsa *table *b *c rsc *bias rsbias k *starts *segments accumulate"
+_TILE = "*a rsa *table *b *places *c rsc *bias rsbias k *starts *segments accumulate"
 _FILL = "*target pitch *source stride rows first step low high total"
 _DOT = "*g rsg stepg *x stepx *table *out k rows vectors count"
 
 TABLE_BYTES = 16  # a row of the table: offsets in b and in a
 SEGMENT_BYTES = 24  # first lane, end, where lane 0 would go
+PIECE_BYTES = 16  # from, to
 
 
 def _word(v: Vectors, address: ir.Value, index: int) -> ir.Value:
@@ -45,47 +46,66 @@ def _lanes_between(v: Vectors, low: ir.Value, high: ir.Value) -> ir.Value:
 
 
 def strip_kernel(dtype: np.dtype[Any], tile: Tile) -> Callable[..., Any]:
-    """Return ``strip(a, rsa, table, b, c, rsc, bias, rsbias, k, starts, segments, accumulate, rows, vectors)``.
+    """Return ``strip(a, rsa, table, b, places, c, rsc, bias, rsbias, k, starts, segments, accumulate, rows, vectors)``.
 
-    C[i, p] (+)= bias[i] + sum over k of a[i * rsa + table[k].a] * b[p * size + table[k].b], for ``rows`` rows and up to
-    ``tile.vectors`` vectors of pixels p. Vector j is stored as the segments starts[j] .. starts[j + 1] - 1 say.
+    C[i, v] (+)= bias[i] + sum over k of a[i * rsa + table[k].a] * (the vector at b + places[v] + table[k].b), for
+    ``rows`` rows i and ``vectors`` vectors v. Vector v is stored as the segments starts[v] .. starts[v + 1] - 1 say.
     B is read in whole vectors.
     """
-    return kernel(f"{_TILE} rows vectors", _emit_strip, dtype, tile)
+    return kernel(f"{_TILE} rows vectors", _emit_strips, dtype, tile)
 
 
-def _emit_strip(builder: ir.IRBuilder, dtype: np.dtype[Any], tile: Tile, *arguments: ir.Value) -> None:
+def _emit_strips(builder: ir.IRBuilder, dtype: np.dtype[Any], tile: Tile, *arguments: ir.Value) -> None:
+    """Take as many vectors as the tile has at a time, then those left over."""
+    a, rsa, table, b, places, c, rsc, bias, rsbias, k, starts, segments, accumulate, rows, number = arguments
+    for vectors in range(tile.vectors, 0, -1):
+        count = builder.sdiv(number, I64(tile.vectors))
+        if vectors < tile.vectors:
+            rest = builder.srem(number, I64(tile.vectors))
+            count = builder.zext(builder.icmp_signed("==", rest, I64(vectors)), I64)
+        loop = Loop(builder, count, [places, starts])
+        places, starts = loop.values
+        name = f"conv_strip_{dtype.name}_{tile.vector_bytes}_{vectors}"
+        strip = routine(builder, name, f"{_TILE} rows", _emit_strip, dtype, tile, vectors)
+        strip(a, rsa, table, b, places, c, rsc, bias, rsbias, k, starts, segments, accumulate, rows)
+        step = 8 * vectors
+        places, starts = loop.close([builder.gep(places, [I64(step)]), builder.gep(starts, [I64(step)])])
+
+
+def _emit_strip(
+    builder: ir.IRBuilder, dtype: np.dtype[Any], tile: Tile, vectors: int,
+    a: ir.Value, rsa: ir.Value, table: ir.Value, b: ir.Value, places: ir.Value, c: ir.Value, rsc: ir.Value,
+    bias: ir.Value, rsbias: ir.Value, k: ir.Value, starts: ir.Value, segments: ir.Value, accumulate: ir.Value,
+    rows: ir.Value,
+) -> None:  # fmt: skip
     """Go down the rows by full tiles, then by one of each smaller power of two that the rows left over are sums of."""
-    *given, rows, number = arguments
-    for vectors in range(1, tile.vectors + 1):
-        with builder.if_then(builder.icmp_signed("==", number, I64(vectors))):
-            a, rsa, table, b, c, rsc, bias, rsbias, *rest = given
-            height, count = tile.rows, builder.sdiv(rows, I64(tile.rows))
-            while height:
-                name = f"conv_tile_{dtype.name}_{tile.vector_bytes}_{height}x{vectors}"
-                multiply = routine(builder, name, _TILE, _emit_tile, dtype, tile, height, vectors)
-                loop = Loop(builder, count, [a, c, bias])
-                a, c, bias = loop.values
-                multiply(a, rsa, table, b, c, rsc, bias, rsbias, *rest)
-                steps = [builder.mul(stride, I64(height)) for stride in (rsa, rsc, rsbias)]
-                pairs = zip((a, c, bias), steps, strict=True)
-                a, c, bias = loop.close([builder.gep(p, [step]) for p, step in pairs])
-                height //= 2
-                count = builder.zext(builder.icmp_signed("!=", builder.and_(rows, I64(height)), I64(0)), I64)
+    height, count = tile.rows, builder.sdiv(rows, I64(tile.rows))
+    while height:
+        name = f"conv_tile_{dtype.name}_{tile.vector_bytes}_{height}x{vectors}"
+        multiply = routine(builder, name, _TILE, _emit_tile, dtype, tile, height, vectors)
+        loop = Loop(builder, count, [a, c, bias])
+        a, c, bias = loop.values
+        multiply(a, rsa, table, b, places, c, rsc, bias, rsbias, k, starts, segments, accumulate)
+        steps = [builder.mul(stride, I64(height)) for stride in (rsa, rsc, rsbias)]
+        pairs = zip((a, c, bias), steps, strict=True)
+        a, c, bias = loop.close([builder.gep(p, [step]) for p, step in pairs])
+        height //= 2
+        count = builder.zext(builder.icmp_signed("!=", builder.and_(rows, I64(height)), I64(0)), I64)
 
 
 def _emit_tile(
     builder: ir.IRBuilder, dtype: np.dtype[Any], tile: Tile, rows: int, vectors: int,
-    a: ir.Value, rsa: ir.Value, table: ir.Value, b: ir.Value, c: ir.Value, rsc: ir.Value,
+    a: ir.Value, rsa: ir.Value, table: ir.Value, b: ir.Value, places: ir.Value, c: ir.Value, rsc: ir.Value,
     bias: ir.Value, rsbias: ir.Value, k: ir.Value, starts: ir.Value, segments: ir.Value, accumulate: ir.Value,
 ) -> None:  # fmt: skip
     v = Vectors(builder, dtype, tile.vector_bytes)
     offsets = [builder.mul(rsa, I64(i)) for i in range(rows)]
     begins = [v.element(v.at(bias, builder.mul(rsbias, I64(i)))) for i in range(rows)]
+    columns = [v.at(b, _word(v, places, j)) for j in range(vectors)]
     loop = Loop(builder, k, [table, *[begin for begin in begins for _ in range(vectors)]])
     row, *sums = loop.values
-    here = v.at(b, _word(v, row, 0))
-    line = [v.load(v.at(here, j * tile.vector_bytes)) for j in range(vectors)]
+    shift = _word(v, row, 0)
+    line = [v.load(v.at(column, shift)) for column in columns]
     place = v.at(a, _word(v, row, 1))
     updated = []
     for i in range(rows):
@@ -190,6 +210,35 @@ def _store_even(v: Vectors, source: ir.Value, low: ir.Value, high: ir.Value, tar
         mask = _lanes_between(v, builder.sub(low, I64(start)), builder.sub(high, I64(start)))
         halves.append(v.load(v.at(source, start * v.size), mask))
     v.store(v.shuffle(*halves, range(0, 2 * v.lanes, 2)), target)
+
+
+def pack_kernel(dtype: np.dtype[Any], tile: Tile) -> Callable[..., Any]:
+    """Return ``pack(source, table, target, step, pieces, k, count)``: shifted images without what lies between rows.
+
+    For each of k rows of the table, ``count`` pieces of a vector are copied, from ``source`` + table[k].b + piece.from
+    to ``target`` + k * step + piece.to; later pieces overwrite what earlier ones had too much.
+    """
+    name, spec = f"conv_pack_{dtype.name}_{tile.vector_bytes}", "*source *table *target step *pieces k count"
+
+    def emit(builder: ir.IRBuilder, *arguments: ir.Value) -> None:
+        routine(builder, name, spec, _emit_pack, dtype, tile)(*arguments)
+
+    return kernel(spec, emit)
+
+
+def _emit_pack(
+    builder: ir.IRBuilder, dtype: np.dtype[Any], tile: Tile,
+    source: ir.Value, table: ir.Value, target: ir.Value, step: ir.Value, pieces: ir.Value, k: ir.Value, count: ir.Value,
+) -> None:  # fmt: skip
+    v = Vectors(builder, dtype, tile.vector_bytes)
+    outer = Loop(builder, k, [table, target])
+    row, to = outer.values
+    image = v.at(source, _word(v, row, 0))
+    inner = Loop(builder, count, [pieces])
+    piece = inner.values[0]
+    v.store(v.load(v.at(image, _word(v, piece, 0))), v.at(to, _word(v, piece, 1)))
+    inner.close([v.at(piece, PIECE_BYTES)])
+    outer.close([v.at(row, TABLE_BYTES), v.at(to, step)])
 
 
 # ---- gradients of weights: dot products along the pixels ----

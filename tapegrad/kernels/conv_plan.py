@@ -21,13 +21,16 @@ from tapegrad.native.pointers import int64_at
 ) = range(25)  # fmt: skip
 IN, OUT, NO, T, S, D, B, OS, OB, WT, TC = range(25, 58, 3)
 PARTS, GB, NGB, PARTIAL = range(58, 62)  # gradients of weights: partial sums, groups that are taken together
-WORDS = 62
+PACKED = 62  # whether images are packed
+WORDS = 63
 
 # words of a layout of padded images in scratch memory
 PHASES1, PHASES2, ROWS, USED, PITCH, PLANE, IMAGE = range(7)
 
 TARGET_BYTES = 512 << 10  # of padded images: they stay in the second-level cache
 LIMIT_BYTES = 2 << 20  # of padded images
+PACKED_BYTES = 640 << 10  # of packed images
+_LEAST_SUM = 128  # products that are summed before results are read and written again
 MOST_ENTRIES = 16384  # of the table
 MOST_FLAT = 8192  # places of a block, those between its rows too
 TASK_COST = 4 << 20  # multiplications and additions that are worth a task: 40 us
@@ -122,31 +125,81 @@ def write_table(p, g_address, table, r0, rc, a0, c0, a1, c1, a2, c2, size_b, siz
 
 
 @jit
-def write_segments(pitch, height, width, lanes, down, across, starts_address, segments_address):
+def write_vectors(per_image, images, pitch, height, width, lanes, image_down, down, across, starts_at, segments_at):
     """Write which lanes of each vector are results, and where they go; return how many vectors there are.
 
-    Rows of results are ``down`` bytes apart, their elements ``across``.
+    Images are ``per_image`` lanes apart, their rows ``pitch``; results are apart by so many bytes.
     """
-    starts, segments = int64_at(starts_address), int64_at(segments_address)
-    if pitch == width and down == width * across:
-        pitch, width, height = width * height, width * height, 1
-    end = (height - 1) * pitch + width
-    vectors = (end + lanes - 1) // lanes
-    count = 0
-    for j in range(vectors):
-        starts[j] = count
-        place = j * lanes
-        stop = least(place + lanes, end)
-        row = place // pitch
-        while place < stop:
-            last = least(stop, row * pitch + width)
-            if place < last:
-                low = place - j * lanes
+    starts, segments = int64_at(starts_at), int64_at(segments_at)
+    if down == pitch * across:
+        height, width = 1, (height - 1) * pitch + width
+    count, seen = 0, 0
+    for q in range(images):
+        for row in range(height):
+            first = q * per_image + row * pitch
+            place = first
+            while place < first + width:
+                vector = place // lanes
+                last = least(first + width, (vector + 1) * lanes)
+                while seen <= vector:
+                    starts[seen] = count
+                    seen += 1
+                low = place - vector * lanes
                 segments[3 * count] = low
-                segments[3 * count + 1] = last - j * lanes
-                segments[3 * count + 2] = row * down + (place - row * pitch - low) * across
+                segments[3 * count + 1] = last - vector * lanes
+                segments[3 * count + 2] = q * image_down + row * down + (place - first - low) * across
                 count += 1
-            row += 1
-            place = row * pitch
-    starts[vectors] = count
-    return vectors
+                place = last
+    starts[seen] = count
+    return seen
+
+
+@jit
+def write_pieces(g_address, images, height, width, lanes, panel, panel_bytes, size, pieces_at):
+    """Write how padded images are packed: rows without what lies between, cut where panels end; return how many.
+
+    A panel has ``panel`` lanes of each row of the table; panels are ``panel_bytes`` apart.
+    """
+    g, pieces = int64_at(g_address), int64_at(pieces_at)
+    count, place = 0, 0
+    for q in range(images):
+        for row in range(height):
+            done = 0
+            while done < width:
+                pieces[2 * count] = (q * g[IMAGE] + row * g[PITCH] + done) * size
+                pieces[2 * count + 1] = place // panel * panel_bytes + place % panel * size
+                count += 1
+                step = least(least(width - done, lanes), panel - place % panel)
+                done += step
+                place += step
+    return count
+
+
+@jit
+def choose_packing(p, size, lanes, panel, pixels_wanted, geometry):
+    """Decide whether images are packed, and if so how many images and channels at a time.
+
+    A vector of padded images costs M multiplications for each row of the table, results among them or not; packing
+    costs about four for each piece. Packed pixels are rounded up to a multiple of ``panel``.
+    """
+    pitch = int64_at(geometry)[PITCH]
+    places, pixels = p[T] * p[T + 1] * p[T + 2], p[BH] * p[BW]
+    vectors = ((p[BH] - 1) * pitch + p[BW] + lanes - 1) // lanes
+    p[PACKED], p[Q] = 0, 1
+    pieces = p[BH] * ((p[BW] + lanes - 1) // lanes)
+    if p[CHUNKS] > 1 or (vectors * lanes - pixels) * p[M] < 4 * lanes * pieces:
+        return 0
+    together = 1
+    if p[NBH] * p[NBW] * p[NO] == 1:
+        together = max(1, least(p[IMAGES], pixels_wanted // pixels))
+        if 2 * p[IMAGES] * p[M] * p[R] * places * pixels > 32 * TASK_COST:
+            together = max(1, least(together, p[IMAGES] * p[GROUPS] * max(1, p[M] // 64) // 16))
+    padded = (pixels * together + panel - 1) // panel * panel
+    channels = max(1, least(p[R], PACKED_BYTES // (places * padded * size)))
+    if channels * places < _LEAST_SUM and channels < p[R]:
+        return 0
+    p[CHUNKS] = (p[R] + channels - 1) // channels
+    p[RC] = (p[R] + p[CHUNKS] - 1) // p[CHUNKS]
+    p[PACKED], p[Q] = 1, together
+    lay_out(p, p[BH], p[BW], p[RC], p[T], p[T + 1], p[T + 2], shares(p), geometry)
+    return 0
