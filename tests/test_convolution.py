@@ -45,6 +45,9 @@ CASES = [
     ((13, 13), 2, 2, 1, (3, 3), (4, 4), (1, 0), (2, 1)),
     ((5, 6), 1, 2, 3, (3, 3), (1, 1), (3, 4), (1, 1)),
     ((10, 7), 2, 3, 1, (4, 4), (2, 2), (1, 1), (1, 1)),
+    ((4, 3), 3, 4, 1, (4, 3), (2, 2), (0, 0), (1, 1)),
+    ((7, 7), 12, 40, 1, (3, 3), (1, 1), (1, 1), (1, 1)),
+    ((14, 13), 4, 80, 1, (3, 3), (1, 1), (1, 1), (1, 1)),
     ((4, 5, 6), 2, 3, 2, (2, 3, 2), (1, 2, 2), (1, 1, 0), (1, 1, 2)),
 ]
 
@@ -54,7 +57,7 @@ CASES = [
 def test_values_and_gradients(case, dtype):
     """The gradients are those of <y, g>, which NumPy's results at moved arguments give exactly: y is linear in each."""
     image, r, m, groups, kernel, stride, padding, dilation = case
-    x, w = random(0, 2, groups * r, *image).astype(dtype), random(1, groups * m, r, *kernel).astype(dtype)
+    x, w = random(0, 3, groups * r, *image).astype(dtype), random(1, groups * m, r, *kernel).astype(dtype)
     b = random(2, groups * m).astype(dtype)
     leaves = [tg.tensor(a, requires_grad=True) for a in (x, w, b)]
     y = getattr(F, f"conv{len(image)}d")(*leaves, stride, padding, dilation, groups)

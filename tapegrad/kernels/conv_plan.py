@@ -180,14 +180,14 @@ def choose_packing(p, size, lanes, panel, pixels_wanted, geometry):
     """Decide whether images are packed, and if so how many images and channels at a time.
 
     A vector of padded images costs M multiplications for each row of the table, results among them or not; packing
-    costs about four for each piece. Packed pixels are rounded up to a multiple of ``panel``.
+    costs about eight for each piece (128 channels, 28x28: 37.5 -> 36.1 ms without packing). Packed pixels are rounded up to a multiple of ``panel``.
     """
     pitch = int64_at(geometry)[PITCH]
     places, pixels = p[T] * p[T + 1] * p[T + 2], p[BH] * p[BW]
     vectors = ((p[BH] - 1) * pitch + p[BW] + lanes - 1) // lanes
     p[PACKED], p[Q] = 0, 1
     pieces = p[BH] * ((p[BW] + lanes - 1) // lanes)
-    if p[CHUNKS] > 1 or (vectors * lanes - pixels) * p[M] < 4 * lanes * pieces:
+    if p[CHUNKS] > 1 or (vectors * lanes - pixels) * p[M] < 8 * lanes * pieces:
         return 0
     together = 1
     if p[NBH] * p[NBW] * p[NO] == 1:

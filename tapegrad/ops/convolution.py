@@ -5,6 +5,7 @@ What an argument means, and what is wrong with one, is found out once for each c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -106,6 +107,14 @@ def _before(
 
 
 @lru_cache(4096)
+def _is_product(attributes: Shape) -> bool:
+    """Return whether a convolution is a product of matrices: one window that is the whole image, of one group."""
+    groups, rows = attributes[0], [attributes[k : k + 3] for k in range(1, 19, 3)]
+    _, padding, dilation, image, filter, result = rows
+    return groups == 1 and not any(padding) and image == filter and result == dilation == (1, 1, 1)
+
+
+@lru_cache(4096)
 def _convolution(
     ndim: int, input: Shape, weight: Shape, bias: Shape | None,
     stride: int | Shape, padding: int | str | Shape, dilation: int | Shape, groups: int,
@@ -190,6 +199,26 @@ def _unbatched(result: Tensor) -> Tensor:
     return functions["squeeze"](result, 0)
 
 
+def _emit_convolution(input: Tensor, weight: Tensor, bias: Tensor | None, attributes: Shape) -> Tensor:
+    if not _is_product(attributes):
+        return call(CONVOLUTION_OP, input, weight, bias, attributes=attributes)
+    reshape, images = functions["reshape"], shape_of(input)
+    channels = shape_of(weight)[0]
+    length = math.prod(images[1:])
+    result = functions["linear"](reshape(input, (images[0], length)), reshape(weight, (channels, length)), bias)
+    return reshape(result, (images[0], channels, *[1] * (len(images) - 2)))
+
+
+def _emit_transposed(input: Tensor, weight: Tensor, bias: Tensor | None, attributes: Shape) -> Tensor:
+    if not _is_product(attributes):
+        return call(TRANSPOSED_OP, input, weight, bias, attributes=attributes)
+    reshape, filters = functions["reshape"], shape_of(weight)
+    images = shape_of(input)[0]
+    rows = reshape(weight, (filters[0], math.prod(filters[1:])))
+    result = reshape(functions["mm"](reshape(input, (images, filters[0])), rows), (images, *filters[1:]))
+    return result if bias is None else result + reshape(bias, (-1, *[1] * (len(filters) - 2)))
+
+
 def _run_convolution(
     ndim: int, input: Tensor, weight: Tensor, bias: Tensor | None,
     stride: Lengths, padding: Lengths | str, dilation: Lengths, groups: int,
@@ -201,8 +230,8 @@ def _run_convolution(
         _hashable(stride), _hashable(padding), _hashable(dilation), groups,
     )  # fmt: skip
     if len(shape) == ndim + 1:
-        return _unbatched(call(CONVOLUTION_OP, functions["unsqueeze"](input, 0), weight, bias, attributes=attributes))
-    return call(CONVOLUTION_OP, input, weight, bias, attributes=attributes)
+        return _unbatched(_emit_convolution(functions["unsqueeze"](input, 0), weight, bias, attributes))
+    return _emit_convolution(input, weight, bias, attributes)
 
 
 def _run_transposed(
@@ -216,8 +245,8 @@ def _run_transposed(
         _hashable(stride), _hashable(padding), _hashable(output_padding), groups, _hashable(dilation),
     )  # fmt: skip
     if len(shape) == ndim + 1:
-        return _unbatched(call(TRANSPOSED_OP, functions["unsqueeze"](input, 0), weight, bias, attributes=attributes))
-    return call(TRANSPOSED_OP, input, weight, bias, attributes=attributes)
+        return _unbatched(_emit_transposed(functions["unsqueeze"](input, 0), weight, bias, attributes))
+    return _emit_transposed(input, weight, bias, attributes)
 
 
 @function(method=False)
