@@ -22,7 +22,7 @@ def _case(name: str, image: tuple[int, ...], out: int, kernel: int, layer: str =
     places = kernel ** (len(image) - 2)
     pixels = 1
     for length in image[2:]:
-        pixels *= length if "Transpose" in layer else -(-length // stride)
+        pixels *= length if "Transpose" in layer else (length + 2 * options.get("padding", 0) - kernel) // stride + 1
     flops = 2.0 * image[0] * image[1] // groups * out * places * pixels
     build = _build(layer, image, {"out_channels": out, "kernel_size": kernel, **options})
     return Case(f"{name} {'x'.join(map(str, image))} -> {out}", build, 1.0, flops)

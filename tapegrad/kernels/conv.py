@@ -36,6 +36,7 @@ from tapegrad.kernels.conv_plan import (
     PHASES1,
     PHASES2,
     PITCH,
+    PLANE,
     RC,
     ROWS,
     TARGET_BYTES,
@@ -88,7 +89,7 @@ assert _IMAGES_AT + LIMIT_BYTES + (256 << 10) <= SCRATCH_BYTES
 
 
 def make_fill(dtype: int, tile: Tile) -> Callable[..., int]:
-    """Return ``fill_images(p, g, to, image, count, group, z, oh, ow, height, r0, rc, a0, c0, a1, a2)``.
+    """Return ``fill_images(p, g, to, image, count, group, z, oh, ow, r0, rc, a0, c0, a1, a2)``.
 
     It copies the block that begins at the results (z, oh, ow), with zeros around it, laid out as ``g`` says.
     """
@@ -96,33 +97,34 @@ def make_fill(dtype: int, tile: Tile) -> Callable[..., int]:
     fill = fill_kernel(NUMPY_DTYPES[dtype], tile)
 
     @jit
-    def fill_images(p, g_address, to, image, count, group, z, oh, ow, height, r0, rc, a0, c0, a1, a2):
+    def fill_images(p, g_address, to, image, count, group, z, oh, ow, r0, rc, a0, c0, a1, a2):
         g = int64_at(g_address)
         pitch, used, rows = g[PITCH] * size, g[USED], g[ROWS]
         s1, s2, length = p[S + 1], p[S + 2], p[IN + 2]
-        channels = p[GROUPS] * p[R]
+        volume = p[IN] * p[IN + 1] * length
+        gap = c0 * g[PHASES1] * g[PHASES2] * g[PLANE] * size
+        first_image = p[X] + ((image * p[GROUPS] + group) * p[R] + r0) * volume * size
         target = to
-        for q in range(count):
-            for r in range(rc):
-                plane = ((image + q) * channels + group * p[R] + r0 + r) * p[IN]
-                for i in range(c0):
-                    depth = z * p[S] + (a0 + i) * p[D] + p[B]
-                    for phase1 in range(g[PHASES1]):
-                        first = oh * s1 + phase1 + a1 * p[D + 1] + p[B + 1]
-                        low = least(max((-first + s1 - 1) // s1, 0), rows)
-                        high = least(max((p[IN + 1] - first + s1 - 1) // s1, low), rows)
-                        if depth < 0 or depth >= p[IN]:
-                            low, high = rows, rows
-                        source = p[X] + ((plane + depth) * p[IN + 1] + first + low * s1) * length * size
-                        for phase2 in range(g[PHASES2]):
-                            start = ow * s2 + phase2 + a2 * p[D + 2] + p[B + 2]
-                            left = least(max((-start + s2 - 1) // s2, 0), used)
-                            right = least(max((length - start + s2 - 1) // s2, left), used)
-                            middle, bottom = target + low * pitch, target + high * pitch
-                            fill(target, pitch, source, 0, low, 0, 1, 0, 0, used)
-                            fill(middle, pitch, source, s1 * length * size, high - low, start, s2, left, right, used)
-                            fill(bottom, pitch, source, 0, rows - high, 0, 1, 0, 0, used)
-                            target += rows * pitch
+        for i in range(c0):
+            depth = z * p[S] + (a0 + i) * p[D] + p[B]
+            for phase1 in range(g[PHASES1]):
+                first = oh * s1 + phase1 + a1 * p[D + 1] + p[B + 1]
+                low = least(max((-first + s1 - 1) // s1, 0), rows)
+                high = least(max((p[IN + 1] - first + s1 - 1) // s1, low), rows)
+                if depth < 0 or depth >= p[IN]:
+                    low, high = rows, rows
+                source = first_image + (depth * p[IN + 1] + first + low * s1) * length * size
+                for phase2 in range(g[PHASES2]):
+                    start = ow * s2 + phase2 + a2 * p[D + 2] + p[B + 2]
+                    left = least(max((-start + s2 - 1) // s2, 0), used)
+                    right = least(max((length - start + s2 - 1) // s2, left), used)
+                    for q in range(count):
+                        fill(
+                            target + q * g[IMAGE] * size, pitch, gap,
+                            source + q * p[GROUPS] * p[R] * volume * size, s1 * length * size, volume * size, rc, low,
+                            high - low, rows - high, start, s2, left, right, used,
+                        )  # fmt: skip
+                    target += g[PLANE] * size
         return 0
 
     return fill_images
@@ -291,7 +293,7 @@ def make_correlation(dtype: int) -> tuple[Callable[..., int], Callable[..., int]
                                 vectors = lay_vectors(p, scratch, geometry, height, width, images)
                             seen = shape
                             fill_images(
-                                p, geometry, scratch + _IMAGES_AT, image, images, group, z, oh, ow, height, r0, rc, a0,
+                                p, geometry, scratch + _IMAGES_AT, image, images, group, z, oh, ow, r0, rc, a0,
                                 c0, a1, a2,
                             )  # fmt: skip
                             if p[PACKED] != 0:

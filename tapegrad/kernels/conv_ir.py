@@ -16,7 +16,7 @@ from .gemm_micro import Tile
 
 _WORD_POINTER = I64.as_pointer()
 _TILE = "*a rsa *table *b *places *c rsc *bias rsbias k *starts *segments accumulate"
-_FILL = "*target pitch *source stride rows first step low high total"
+_FILL = "*target pitch gap *source stride jump channels above rows below first step low high total"
 _DOT = "*g rsg stepg *x stepx *table *out k rows vectors count"
 
 TABLE_BYTES = 16  # a row of the table: offsets in b and in a
@@ -151,10 +151,12 @@ def _store_segments(
 
 
 def fill_kernel(dtype: np.dtype[Any], tile: Tile) -> Callable[..., Any]:
-    """Return ``fill(target, pitch, source, stride, rows, first, step, low, high, total)``: rows copied among zeros.
+    """Return ``fill(target, pitch, gap, source, stride, jump, channels, above, rows, below, first, step, low, high,
+    total)``: rows copied among zeros, for each channel.
 
-    target[u] = source[first + u * step] for low <= u < high, else 0, for 0 <= u < total. Whole vectors are written.
-    ``pitch`` and ``stride`` are the distances of rows in bytes, the others count elements.
+    Row by row, target[u] = source[first + u * step] for low <= u < high, else 0, for 0 <= u < total; before and after
+    these ``rows`` come ``above`` and ``below`` rows of zeros. Rows are ``pitch`` and ``stride`` bytes apart, channels
+    ``gap`` and ``jump``; the others count elements. Columns of vectors are outermost: their masks are made once.
     """
     name = f"conv_fill_{dtype.name}_{tile.vector_bytes}"
 
@@ -166,50 +168,75 @@ def fill_kernel(dtype: np.dtype[Any], tile: Tile) -> Callable[..., Any]:
 
 def _emit_fill(
     builder: ir.IRBuilder, dtype: np.dtype[Any], tile: Tile,
-    target: ir.Value, pitch: ir.Value, source: ir.Value, stride: ir.Value, rows: ir.Value,
+    target: ir.Value, pitch: ir.Value, gap: ir.Value, source: ir.Value, stride: ir.Value, jump: ir.Value,
+    channels: ir.Value, above: ir.Value, rows: ir.Value, below: ir.Value,
     first: ir.Value, step: ir.Value, low: ir.Value, high: ir.Value, total: ir.Value,
 ) -> None:  # fmt: skip
     v = Vectors(builder, dtype, tile.vector_bytes)
-    size, lanes = I64(v.size), I64(v.lanes)
-    count = builder.sdiv(builder.add(total, I64(v.lanes - 1)), lanes)
-    origin = builder.mul(first, size)
-    jump = builder.mul(step, size)
-    outer = Loop(builder, rows, [target, v.at(source, origin)])
-    to, row = outer.values
-    inner = Loop(builder, count, [I64(0), to])
-    u, y = inner.values
-    here = v.at(row, builder.mul(u, jump))
-    below, above = builder.sub(low, u), builder.sub(high, u)
+    count = builder.sdiv(builder.add(total, I64(v.lanes - 1)), I64(v.lanes))
+    across = builder.mul(step, I64(v.size))
+    outer = Loop(builder, channels, [target, v.at(source, builder.mul(first, I64(v.size)))])
+    to, image = outer.values
+    columns = Loop(builder, count, [I64(0), to])
+    u, y = columns.values
+    x = v.at(image, builder.mul(u, across))
+    inside = _lanes_between(v, I64(0), builder.sub(total, u))
+    span = builder.sub(low, u), builder.sub(high, u)
+    y = _fill_rows(v, above, y, pitch, x, stride, lambda _, y: v.store(v.zero, y, inside))
     with builder.if_else(builder.icmp_signed("==", step, I64(1))) as (dense, other):
         with dense:
-            v.store(v.load(here, _lanes_between(v, below, above)), y)
+            read = _lanes_between(v, *span)
+            _fill_rows(v, rows, y, pitch, x, stride, lambda x, y: v.store(v.load(x, read), y, inside))
         with other, builder.if_else(builder.icmp_signed("==", step, I64(2))) as (halves, sparse):
             with halves:
-                _store_even(v, here, below, above, y)
+                even = _even_masks(v, *span)
+                _fill_rows(v, rows, y, pitch, x, stride, lambda x, y: v.store(_load_even(v, x, even), y, inside))
             with sparse:
-                v.store(v.zero, y)
-                zero = builder.icmp_signed("<", below, I64(0))
-                start = builder.select(zero, I64(0), below)
-                end = builder.select(builder.icmp_signed("<", above, lanes), above, lanes)
-                x = v.at(here, builder.mul(start, jump))
-                copy = Loop(builder, builder.sub(end, start), [x, v.at(y, builder.mul(start, size))])
-                x, z = copy.values
-                pointers = [builder.bitcast(p, v.scalar.as_pointer()) for p in (x, z)]
-                builder.store(builder.load(pointers[0]), pointers[1])
-                copy.close([v.at(x, jump), v.at(z, v.size)])
-    inner.close([builder.add(u, lanes), v.at(y, tile.vector_bytes)])
-    outer.close([v.at(to, pitch), v.at(row, stride)])
+                _fill_rows(v, rows, y, pitch, x, stride, lambda x, y: _copy_apart(v, x, y, across, span, inside))
+    y = v.at(y, builder.mul(rows, pitch))
+    _fill_rows(v, below, y, pitch, x, stride, lambda _, y: v.store(v.zero, y, inside))
+    columns.close([builder.add(u, I64(v.lanes)), v.at(columns.values[1], tile.vector_bytes)])
+    outer.close([v.at(to, gap), v.at(image, jump)])
 
 
-def _store_even(v: Vectors, source: ir.Value, low: ir.Value, high: ir.Value, target: ir.Value) -> None:
-    """Store every second element; none beyond the last one that is wanted is read."""
+def _fill_rows(
+    v: Vectors, rows: ir.Value, y: ir.Value, pitch: ir.Value, x: ir.Value, stride: ir.Value,
+    write: Callable[[ir.Value, ir.Value], None],
+) -> ir.Value:  # fmt: skip
+    """Write one column of vectors down some rows; return where the next row is."""
+    loop = Loop(v.builder, rows, [x, y])
+    write(*loop.values)
+    return loop.close([v.at(loop.values[0], stride), v.at(loop.values[1], pitch)])[1]
+
+
+def _even_masks(v: Vectors, low: ir.Value, high: ir.Value) -> list[ir.Value]:
+    """Return the masks of two vectors of which every second element is wanted; none beyond the last is read."""
     builder = v.builder
     low, high = builder.mul(low, I64(2)), builder.sub(builder.mul(high, I64(2)), I64(1))
-    halves = []
-    for start in (0, v.lanes):
-        mask = _lanes_between(v, builder.sub(low, I64(start)), builder.sub(high, I64(start)))
-        halves.append(v.load(v.at(source, start * v.size), mask))
-    v.store(v.shuffle(*halves, range(0, 2 * v.lanes, 2)), target)
+    starts = (I64(0), I64(v.lanes))
+    return [_lanes_between(v, builder.sub(low, start), builder.sub(high, start)) for start in starts]
+
+
+def _load_even(v: Vectors, x: ir.Value, masks: list[ir.Value]) -> ir.Value:
+    halves = [v.load(v.at(x, k * v.lanes * v.size), mask) for k, mask in enumerate(masks)]
+    return v.shuffle(*halves, range(0, 2 * v.lanes, 2))
+
+
+def _copy_apart(
+    v: Vectors, x: ir.Value, y: ir.Value, across: ir.Value, span: tuple[ir.Value, ir.Value], inside: ir.Value
+) -> None:
+    """Write one vector of elements that lie ``across`` bytes apart, one by one."""
+    builder, (low, high) = v.builder, span
+    v.store(v.zero, y, inside)
+    low = builder.select(builder.icmp_signed("<", low, I64(0)), I64(0), low)
+    high = builder.select(builder.icmp_signed("<", high, I64(v.lanes)), high, I64(v.lanes))
+    copy = Loop(
+        builder, builder.sub(high, low), [v.at(x, builder.mul(low, across)), v.at(y, builder.mul(low, I64(v.size)))]
+    )
+    source, target = copy.values
+    pointers = [builder.bitcast(p, v.scalar.as_pointer()) for p in (source, target)]
+    builder.store(builder.load(pointers[0]), pointers[1])
+    copy.close([v.at(source, across), v.at(target, v.size)])
 
 
 def pack_kernel(dtype: np.dtype[Any], tile: Tile) -> Callable[..., Any]:

@@ -56,7 +56,7 @@ def lay_out(p, bh, bw, rc, c0, c1, c2, shared, to):
         right = used - (p[IN + 2] - b2 + s2 - 1) // s2
         overlap = least(least(left, right), used - bw)
     g[PITCH] = used - (overlap if overlap > 0 else 0)
-    g[PLANE] = g[ROWS] * g[PITCH]
+    g[PLANE] = g[ROWS] * g[PITCH] + used - g[PITCH]
     g[IMAGE] = rc * c0 * g[PHASES1] * g[PHASES2] * g[PLANE]
     return 0
 
@@ -180,7 +180,8 @@ def choose_packing(p, size, lanes, panel, pixels_wanted, geometry):
     """Decide whether images are packed, and if so how many images and channels at a time.
 
     A vector of padded images costs M multiplications for each row of the table, results among them or not; packing
-    costs about eight for each piece (128 channels, 28x28: 37.5 -> 36.1 ms without packing). Packed pixels are rounded up to a multiple of ``panel``.
+    costs about eight for each piece (128 channels, 28x28: 37.5 -> 36.1 ms without packing). Packed pixels are rounded
+    up to a multiple of ``panel``.
     """
     pitch = int64_at(geometry)[PITCH]
     places, pixels = p[T] * p[T + 1] * p[T + 2], p[BH] * p[BW]

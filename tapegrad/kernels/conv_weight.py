@@ -40,7 +40,6 @@ from tapegrad.kernels.conv_plan import (
     TASK_COST,
     TC,
     UNITS,
-    USED,
     M,
     Q,
     R,
@@ -124,19 +123,27 @@ def make_weight_gradient(dtype: int) -> tuple[Callable[..., int], ...]:
     @jit
     def fill_gradients(p, to, pitch, flat, image, images, group, m0, rows, z, oh, ow, height, width):
         """Copy rows of gradients ``pitch`` apart, images one after the other where they are packed."""
-        for i in range(images * rows):  # in the order of their places: whole vectors are written
-            q, m, end = i // rows, i % rows, flat
-            target = to + i * flat * size
-            if p[PACKED] != 0:
-                q, m = i % images, i // images
-                target = to + (m * flat + q * height * width) * size
-                end = height * width if q < images - 1 else flat - q * height * width
-            channel = (image + q) * p[GROUPS] * p[M] + group * p[M] + m0 + m
-            row = p[W] + (((channel * p[NO] + z) * p[NO + 1] + oh) * p[NO + 2] + ow) * size
-            stride, above = p[NO + 2] * size, height - 1
-            fill(target, pitch * size, row, stride, above, 0, 1, 0, width, pitch)
-            last = target + above * pitch * size
-            fill(last, 0, row + above * stride, 0, 1, 0, 1, 0, width, end - above * pitch)
+        channel, pixels = flat * size, p[NO] * p[NO + 1] * p[NO + 2] * size
+        row = p[W] + (image * p[GROUPS] * p[M] + group * p[M] + m0) * pixels
+        row += ((z * p[NO + 1] + oh) * p[NO + 2] + ow) * size
+        step, end, across = rows * channel, flat, width
+        if p[PACKED] != 0:
+            step, end = height * width * size, height * width
+        if pitch == width and p[NO + 2] == width:
+            height, across = 1, height * width
+        last = (height - 1) * pitch
+        for q in range(images):
+            source, target = row + q * p[GROUPS] * p[M] * pixels, to + q * step
+            stride = p[NO + 2] * size
+            fill(
+                target, pitch * size, channel, source, stride, pixels, rows, 0, height - 1, 0, 0, 1, 0, across, pitch
+            )  # fmt: skip
+            fill(
+                target + last * size, 0, channel, source + (height - 1) * stride, 0, pixels, rows, 0, 1, 0, 0, 1, 0,
+                across, end - last,
+            )  # fmt: skip
+        if p[PACKED] != 0:
+            fill(to + images * step, 0, channel, to, 0, 0, rows, 1, 0, 0, 0, 1, 0, 0, flat - images * end)
         return 0
 
     @jit
@@ -209,9 +216,9 @@ def make_weight_gradient(dtype: int) -> tuple[Callable[..., int], ...]:
                                         p, geometry, scratch, r0, rc, a0, c0, a1, c1, a2, c2, size, tall * size
                                     )
                                 at = scratch + _IMAGES_AT
-                                fill_images(p, geometry, at, image, images, group, z, oh, ow, 0, r0, rc, a0, c0, a1, a2)
-                                beyond = at + (images * g[IMAGE] + g[USED] - g[PITCH]) * size
-                                fill(beyond, 0, beyond, 0, 1, 0, 1, 0, 0, 2 * lanes)
+                                fill_images(p, geometry, at, image, images, group, z, oh, ow, r0, rc, a0, c0, a1, a2)
+                                beyond = at + images * g[IMAGE] * size
+                                fill(beyond, 0, 0, beyond, 0, 0, 1, 1, 0, 0, 0, 1, 0, 0, 2 * lanes)
                                 add_part(p, geometry, scratch, out, image, images, group, m0, m1, k, z, oh, ow)
         return 0
 
