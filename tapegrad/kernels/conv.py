@@ -7,7 +7,15 @@ sizes only, so equal inputs give equal bits on any number of threads.
 
 from collections.abc import Callable
 
-from tapegrad.kernels.conv_ir import PIECE_BYTES, SEGMENT_BYTES, TABLE_BYTES, fill_kernel, pack_kernel, strip_kernel
+from tapegrad.kernels.conv_ir import (
+    PIECE_BYTES,
+    SEGMENT_BYTES,
+    TABLE_BYTES,
+    fill_kernel,
+    pack_kernel,
+    spread_kernel,
+    strip_kernel,
+)
 from tapegrad.kernels.conv_plan import (
     BH,
     BIAS,
@@ -139,6 +147,7 @@ def make_correlation(dtype: int) -> tuple[Callable[..., int], Callable[..., int]
     )  # fmt: skip
     lanes = vector_bytes // size
     strip, pack, fill_images = strip_kernel(numpy_dtype, tile), pack_kernel(numpy_dtype, tile), make_fill(dtype, tile)
+    spread = spread_kernel(numpy_dtype, tile)
 
     @jit
     def plan(words):
@@ -154,7 +163,10 @@ def make_correlation(dtype: int) -> tuple[Callable[..., int], Callable[..., int]
             p[Q] = max(1, least(p[IMAGES], least(together, 8 * TASK_COST // (work + 1))))
         p[NQ] = (p[IMAGES] + p[Q] - 1) // p[Q]
         p[UNITS] = p[NQ] * p[GROUPS] * p[NO] * p[NBH] * p[NBW]
-        p[NMB] = least(max(1, 16 // p[UNITS]), max(1, least(p[Q] * work // (2 * TASK_COST), p[M] // 32)))
+        p[NMB] = least(
+            max(1, 16 // p[UNITS]),
+            max(1, least(p[Q] * work // (2 * TASK_COST), p[M] // (128 if p[PACKED] != 0 else 32))),
+        )
         blocks = (p[M] + tall - 1) // tall
         p[MB] = (blocks + p[NMB] - 1) // p[NMB] * tall
         p[NMB] = (p[M] + p[MB] - 1) // p[MB]
@@ -170,11 +182,14 @@ def make_correlation(dtype: int) -> tuple[Callable[..., int], Callable[..., int]
         for j in range(number):
             for s in range(starts[first + j], starts[first + j + 1]):
                 low, high, place = segments[3 * s], segments[3 * s + 1], segments[3 * s + 2]
+                source, to = scratch + _TILE_AT + j * vector_bytes, y + place
+                if lane_bytes == 2 * size:
+                    spread(source, across * vector_bytes, to, row_bytes, rows, low, high, adding)
+                    continue
                 for i in range(rows):
-                    x = pointer(scratch + _TILE_AT + (i * across + j) * vector_bytes)
-                    to = y + i * row_bytes + place
+                    x = pointer(source + i * across * vector_bytes)
                     for lane in range(low, high):
-                        z = pointer(to + lane * lane_bytes)
+                        z = pointer(to + i * row_bytes + lane * lane_bytes)
                         z[0] = z[0] + x[lane] if adding != 0 else x[lane]
         return 0
 

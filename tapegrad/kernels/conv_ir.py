@@ -147,6 +147,48 @@ def _store_segments(
     loop.close([v.at(segment, SEGMENT_BYTES)])
 
 
+def spread_kernel(dtype: np.dtype[Any], tile: Tile) -> Callable[..., Any]:
+    """Return ``spread(source, step, target, stride, rows, low, high, adding)``: vectors written to every second place.
+
+    target[i * stride + 2 * lane] (+)= source[i * step + lane] for ``rows`` rows i and low <= lane < high; strides are
+    in bytes.
+    """
+    name, spec = f"conv_spread_{dtype.name}_{tile.vector_bytes}", "*source step *target stride rows low high adding"
+
+    def emit(builder: ir.IRBuilder, *arguments: ir.Value) -> None:
+        routine(builder, name, spec, _emit_spread, dtype, tile)(*arguments)
+
+    return kernel(spec, emit)
+
+
+def _emit_spread(
+    builder: ir.IRBuilder, dtype: np.dtype[Any], tile: Tile, source: ir.Value, step: ir.Value, target: ir.Value,
+    stride: ir.Value, rows: ir.Value, low: ir.Value, high: ir.Value, adding: ir.Value,
+) -> None:  # fmt: skip
+    """Store each half of a vector with a mask of even lanes: what lies between is neither read nor written."""
+    v = Vectors(builder, dtype, tile.vector_bytes)
+    kind, half = ir.VectorType(I32, v.lanes), v.lanes // 2
+    limits = [v.broadcast(builder.trunc(limit, I32), kind) for limit in (low, high)]
+    masks = []
+    for first in (0, half):
+        lanes = ir.Constant(kind, [-1 if lane % 2 else first + lane // 2 for lane in range(v.lanes)])
+        inside = builder.icmp_signed(">=", lanes, limits[0])
+        masks.append(builder.and_(inside, builder.icmp_signed("<", lanes, limits[1])))
+    adds = builder.icmp_signed("!=", adding, I64(0))
+    loop = Loop(builder, rows, [source, target])
+    x, y = loop.values
+    whole = v.load(x)
+    for part, mask in enumerate(masks):
+        values = v.shuffle(whole, whole, [part * half + lane // 2 for lane in range(v.lanes)])
+        place = v.at(y, part * v.lanes * v.size)
+        with builder.if_else(adds) as (add, put):
+            with add:
+                v.store(builder.fadd(v.load(place, mask), values), place, mask)
+            with put:
+                v.store(values, place, mask)
+    loop.close([v.at(x, step), v.at(y, stride)])
+
+
 # ---- padded images ----
 
 
@@ -177,6 +219,7 @@ def _emit_fill(
     across = builder.mul(step, I64(v.size))
     outer = Loop(builder, channels, [target, v.at(source, builder.mul(first, I64(v.size)))])
     to, image = outer.values
+    _prefetch(v, v.at(image, jump), builder.mul(rows, stride))
     columns = Loop(builder, count, [I64(0), to])
     u, y = columns.values
     x = v.at(image, builder.mul(u, across))
@@ -197,6 +240,13 @@ def _emit_fill(
     _fill_rows(v, below, y, pitch, x, stride, lambda _, y: v.store(v.zero, y, inside))
     columns.close([builder.add(u, I64(v.lanes)), v.at(columns.values[1], tile.vector_bytes)])
     outer.close([v.at(to, gap), v.at(image, jump)])
+
+
+def _prefetch(v: Vectors, image: ir.Value, size: ir.Value) -> None:
+    """Ask for the next channel: the places of its rows follow no pattern that the processor would see."""
+    loop = Loop(v.builder, v.builder.sdiv(size, I64(64)), [image])
+    v.prefetch(loop.values[0])
+    loop.close([v.at(loop.values[0], 64)])
 
 
 def _fill_rows(

@@ -104,8 +104,9 @@ def make_weight_gradient(dtype: int) -> tuple[Callable[..., int], ...]:
             flat = p[BH] * p[BW]
         work = 2 * p[M] * entries(p) * flat + FILL_COST * (image * p[CHUNKS] + p[M] * flat)
         if p[NBH] * p[NBW] * p[NO] * p[CHUNKS] == 1 and p[PACKED] == 0:
-            p[Q] = max(1, least(p[IMAGES], TARGET_BYTES // (max(image, tall * flat) * size + 1)))
-            p[Q] = least(p[Q], max(1, 2048 // flat))
+            p[Q] = max(1, least(p[IMAGES], (_PIXELS + flat // 2) // flat))
+            p[CHUNKS] = least(p[R], (p[Q] * image * size + TARGET_BYTES - 1) // TARGET_BYTES)
+            p[RC] = (p[R] + p[CHUNKS] - 1) // p[CHUNKS]
         p[NQ] = (p[IMAGES] + p[Q] - 1) // p[Q]
         p[UNITS] = p[NQ] * p[NO] * p[NBH] * p[NBW]
         tasks = least(_MOST_TASKS, max(1, work * p[Q] * p[UNITS] * p[GROUPS] // (2 * TASK_COST)))

@@ -67,10 +67,10 @@ class Vectors:
         """Load one element into every lane."""
         return self.broadcast(self.builder.load(self.builder.bitcast(address, self.scalar.as_pointer())))
 
-    def prefetch_for_writing(self, address: ir.Value) -> None:
-        """Start to bring a line that will be written into the first-level cache."""
+    def prefetch(self, address: ir.Value, writing: bool = False) -> None:
+        """Start to bring a line that will be read, or written, into the first-level cache."""
         prefetch = self._intrinsic("llvm.prefetch.p0", ir.VoidType(), POINTER, I32, I32, I32)
-        self.builder.call(prefetch, [address, I32(1), I32(3), I32(1)])
+        self.builder.call(prefetch, [address, I32(int(writing)), I32(3), I32(1)])
 
     def multiply_add(self, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
         """Return ``x * y + z``, fused where the CPU can (``llvm.fma`` would call libm where it cannot)."""

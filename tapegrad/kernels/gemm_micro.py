@@ -164,7 +164,7 @@ def _prefetch_tile(v: Vectors, c: ir.Value, rsc: ir.Value, rows: int, width: int
     """Ask for the tile's lines of C, to be written when the sums are done."""
     for _ in range(rows):
         for offset in range(0, width, 64):
-            v.prefetch_for_writing(v.at(c, offset))
+            v.prefetch(v.at(c, offset), writing=True)
         c = v.at(c, rsc)
 
 
