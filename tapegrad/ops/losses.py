@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from tapegrad.kernels.loops import like
+from tapegrad.kernels.vector_primitives import copysign, select
 from tapegrad.ops.calls import call, expect_tensor, function, functions, shape_of
 from tapegrad.ops.elementwise import elementwise
 from tapegrad.ops.loss_parts import chosen_reduction, dtype_name, is_float, reduced, warn_of_sizes
@@ -32,6 +35,55 @@ elementwise(
     public=False,
     reference=lambda g, x, w: 2 * g * (x - w),
     math="2 g (x - w)",
+)
+
+
+def _huber_of(x: Any, w: Any, d: Any) -> Any:
+    a = np.abs(x - w)
+    return np.where(a > d, d * (a - d / 2), a * a / 2)
+
+
+_NEAR_AND_FAR = [(-2.0, 2.0, -0.7, 0.7), 0.0, 0.7]
+_HUBER = elementwise(
+    "huber",
+    lambda x, w, d: select(abs(x - w) > d, d * (abs(x - w) - like(0.5, x) * d), like(0.5, x) * (x - w) * (x - w)),
+    inputs=("input", "target"),
+    scalars={"delta": None},
+    dtypes=FLOATS,
+    vjp=lambda g, y, x, w, d: (g.huber_backward(x, w, d), -g.huber_backward(x, w, d), None),
+    public=False,
+    reference=_huber_of,
+    samples=_NEAR_AND_FAR,
+    math="(x - w)^2 / 2, where |x - w| > d d (|x - w| - d / 2)",
+)
+elementwise(
+    "huber_backward",
+    lambda g, x, w, d: g * select(abs(x - w) > d, copysign(d, x - w), x - w),
+    inputs=("g", "input", "target"),
+    scalars={"delta": None},
+    dtypes=FLOATS,
+    vjp=lambda h, y, g, x, w, d: (
+        h.huber_backward(x, w, d),
+        (h * g).huber_curvature(x, w, d),
+        -(h * g).huber_curvature(x, w, d),
+        None,
+    ),
+    public=False,
+    reference=lambda g, x, w, d: g * np.clip(x - w, -d, d),
+    samples=["gradient", *_NEAR_AND_FAR],
+    math="g (x - w), its second factor within -d .. d",
+)
+elementwise(
+    "huber_curvature",
+    lambda g, x, w, d: select(abs(x - w) > d, like(0, g), g),
+    inputs=("g", "input", "target"),
+    scalars={"delta": None},
+    dtypes=FLOATS,
+    vjp=lambda h, y, g, x, w, d: (h.huber_curvature(x, w, d), None, None, None),
+    public=False,
+    reference=lambda g, x, w, d: np.where(np.abs(x - w) > d, 0, g),
+    samples=["gradient", *_NEAR_AND_FAR],
+    math="g, where |x - w| > d 0",
 )
 
 
@@ -106,13 +158,7 @@ def huber_loss(
     if delta <= 0:
         raise RuntimeError("huber_loss does not support non-positive values for delta.")
     _check(input, target, "huber_loss")
-    return _weighted_result(_huber(input, target, delta), weight, input, reduction)
-
-
-def _huber(input: Tensor, target: Tensor, delta: float) -> Tensor:
-    size = functions["abs"](input - target)
-    near = functions["clamp"](size, max=delta)
-    return near * (size - 0.5 * near)
+    return _weighted_result(call(_HUBER, input, target, float(delta)), weight, input, reduction)
 
 
 @function(method=False)
@@ -129,8 +175,9 @@ def smooth_l1_loss(
     if beta < 0:
         raise RuntimeError("smooth_l1_loss does not support negative values for beta.")
     _check(input, target, "smooth_l1_loss")
-    loss = functions["abs"](input - target) if beta == 0 else _huber(input, target, beta) / beta
-    return reduced(loss, reduction)
+    if beta == 0:
+        return reduced(functions["abs"](input - target), reduction)
+    return reduced(call(_HUBER, input, target, float(beta)), reduction) / beta
 
 
 @function(method=False)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad.kernels.loops import like
-from tapegrad.kernels.vector_math import log
+from tapegrad.kernels.vector_math import log, log_sigmoid, sigmoid
 from tapegrad.native.cache import jit
 from tapegrad.ops.calls import call, expect_tensor, function, functions, shape_of
 from tapegrad.ops.elementwise import elementwise
@@ -55,6 +55,30 @@ elementwise(
     samples=[(0.1, 0.9)],
     reference=lambda x: np.log1p(-x) - np.log(x),
     math="log(1 - x) - log x",
+)
+
+
+_SCORE_ENTROPY = elementwise(
+    "score_entropy",
+    lambda x, t: (like(1, t) - t) * x - log_sigmoid(x),
+    inputs=("input", "target"),
+    dtypes=FLOATS,
+    vjp=lambda g, y, x, t: (g.score_entropy_backward(x, t), -(g * x)),
+    public=False,
+    samples=[(-2, 2), (0.1, 0.9)],
+    reference=lambda x, t: (1 - t) * x + np.log1p(np.exp(-x)),
+    math="(1 - w) x - log sigmoid(x)",
+)
+elementwise(
+    "score_entropy_backward",
+    lambda g, x, t: g * (sigmoid(x) - t),
+    inputs=("g", "input", "target"),
+    dtypes=FLOATS,
+    vjp=lambda h, y, g, x, t: (h.score_entropy_backward(x, t), (h * g).sigmoid_backward(x.sigmoid()), -(h * g)),
+    public=False,
+    samples=["gradient", (-2, 2), (0.1, 0.9)],
+    reference=lambda g, x, t: g * (1 / (1 + np.exp(-x)) - t),
+    math="g (sigmoid(x) - w)",
 )
 
 
@@ -133,12 +157,11 @@ def binary_cross_entropy_with_logits(
         raise RuntimeError(
             f"result type {dtype_name(input)} can't be cast to the desired output type {dtype_name(target)}"
         )
-    logs = functions["logsigmoid"](input)  # log(1 - sigmoid(x)) = logsigmoid(x) - x
     if pos_weight is None:
-        loss = (1.0 - target) * input - logs
+        loss = call(_SCORE_ENTROPY, input, target)
     else:
         factor = 1.0 + (pos_weight - 1.0) * target
-        loss = (1.0 - target) * input - factor * logs
+        loss = (1.0 - target) * input - factor * functions["logsigmoid"](input)
     return reduced(weighted(loss, weight), reduction)
 
 
@@ -175,7 +198,7 @@ def multilabel_soft_margin_loss(
     expect_tensor(input, "multilabel_soft_margin_loss")
     expect_tensor(target, "multilabel_soft_margin_loss", "target", 2)
     reduction = chosen_reduction(reduction, size_average, reduce)
-    loss = (1 - target) * input - functions["logsigmoid"](input)
+    loss = call(_SCORE_ENTROPY, input, target)
     loss = functions["sum"](weighted(loss, weight), -1) / shape_of(input)[-1]
     return reduced(loss, reduction)
 
