@@ -446,15 +446,26 @@ def diff(input: Tensor, n: int = 1, dim: int = -1, prepend: Any = None, append: 
     return result
 
 
-@function(aliases=("trapz",), method=False)
-def trapezoid(y: Tensor, x: Tensor | None = None, *, dx: float = 1, dim: int = -1) -> Tensor:
-    """Return the integral of samples along a dimension by the trapezoidal rule, at places ``x`` or ``dx`` apart."""
+def _areas(y: Tensor, x: Tensor | None, dx: float, dim: int) -> Any:
+    """Return the areas between neighbouring samples."""
     narrow = functions["narrow"]
     length = max(shape_of(y)[dim] - 1, 0)
     pairs = narrow(y, dim, min(1, shape_of(y)[dim]), length) + narrow(y, dim, 0, length)
     if x is None:
-        return functions["sum"](pairs, dim) * (dx / 2.0)
+        return pairs * (dx / 2.0)
     steps = diff(x, dim=dim if len(shape_of(x)) > 1 else 0)
     if len(shape_of(x)) == 1:
         steps = functions["reshape"](steps, (-1, *(1,) * (len(shape_of(y)) - 1 - dim % len(shape_of(y)))))
-    return functions["sum"](pairs * steps, dim) / 2.0
+    return pairs * steps / 2.0
+
+
+@function(aliases=("trapz",), method=False)
+def trapezoid(y: Tensor, x: Tensor | None = None, *, dx: float = 1, dim: int = -1) -> Tensor:
+    """Return the integral of samples along a dimension by the trapezoidal rule, at places ``x`` or ``dx`` apart."""
+    return functions["sum"](_areas(y, x, dx, dim), dim)
+
+
+@function(method=False)
+def cumulative_trapezoid(y: Tensor, x: Tensor | None = None, *, dx: float = 1, dim: int = -1) -> Tensor:
+    """Return the integrals of samples from the first to each later one; the arguments are those of ``trapezoid``."""
+    return functions["cumsum"](_areas(y, x, dx, dim), dim)

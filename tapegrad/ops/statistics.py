@@ -242,3 +242,43 @@ def _at_share(ordered: Tensor, dim: int, share: float, interpolation: str) -> Te
 
 
 __all__ = ["VarMean"]
+
+
+@function()
+def nanquantile(
+    input: Tensor, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear"
+) -> Tensor:
+    """Return quantiles of what is not nan along a dimension, or of all elements; see ``quantile``."""
+    flat = functions["reshape"](input, (-1,)) if dim is None else input
+    along = 0 if dim is None else normal_dim(dim, len(shape_of(input)))
+    single = isinstance(q, int | float) or not shape_of(q)
+    shares = [float(q)] if isinstance(q, int | float) else functions["reshape"](q, (-1,)).tolist()
+    if interpolation not in _PLACES or not all(0 <= share <= 1 for share in shares):
+        return quantile(input, q, dim, keepdim, interpolation=interpolation)  # which raises
+    ordered = functions["sort"](flat, along).values
+    last = functions["clamp"](
+        functions["sum"](functions["logical_not"](functions["isnan"](flat)), along, True) - 1, min=0
+    )
+    results = [_at_share_of(ordered, last, along, share, interpolation) for share in shares]
+    if dim is None and keepdim:
+        results = [functions["reshape"](y, (1,) * len(shape_of(input))) for y in results]
+    elif not keepdim:
+        results = [functions["squeeze"](y, along) for y in results]
+    return results[0] if single else functions["stack"](results)
+
+
+def _at_share_of(ordered: Tensor, last: Tensor, dim: int, share: float, interpolation: str) -> Tensor:
+    """Return the elements at a share of the way to the last number of each sorted row."""
+    place = last.double() * share
+    low = functions["floor"](place)
+    part = place - low
+    weight = {
+        "linear": lambda: part,
+        "lower": lambda: part * 0,
+        "higher": lambda: (part > 0).double(),
+        "midpoint": lambda: (part > 0).double() * 0.5,
+        "nearest": lambda: functions["round"](place) - low,
+    }[interpolation]()
+    first = functions["gather"](ordered, dim, low.long())
+    second = functions["gather"](ordered, dim, functions["minimum"](low.long() + 1, last))
+    return first + (second - first) * functions["to_dtype"](weight, first.dtype)

@@ -234,6 +234,15 @@ elementwise(
     math="g sinc'(x)",
 )
 elementwise(
+    "rad2deg",
+    lambda x: x * like(180 / PI, x),
+    result=FLOATING,
+    vjp=lambda g, y, x: g * (180 / PI),
+    reference=np.rad2deg,
+    math="x 180 / pi",
+    doc="Return the angles, given in radians, in degrees.",
+)
+elementwise(
     "deg2rad",
     lambda x: x * like(PI / 180, x),
     result=FLOATING,
