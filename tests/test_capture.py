@@ -480,3 +480,91 @@ def test_methods_can_be_captured():
         assert model.scale(tg.tensor([1.0 * k])).item() == 3 * k
     model.w = tg.tensor([4.0])
     assert model.scale(tg.tensor([1.0])).item() == 4
+
+
+# ---- epochs ----
+
+
+def training(captured, *, dropout=False, schedule=False):
+    tg.manual_seed(1)
+    net = network(*([nn.Dropout(0.2)] if dropout else []))
+    opt = optim.Adam(net.parameters(), lr=1e-2)
+    scheduler = optim.lr_scheduler.StepLR(opt, 3, 0.5) if schedule else None
+
+    def step(x, y):
+        opt.zero_grad()
+        loss = F.cross_entropy(net(x), y)
+        loss.backward()
+        opt.step()
+        if schedule:
+            scheduler.step()
+        return loss
+
+    return net, tg.compile(step) if captured else step
+
+
+def data(rows):
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(rows, 5)).astype(np.float32), rng.integers(0, 3, rows)
+
+
+@pytest.mark.parametrize("options", [{}, {"dropout": True}, {"schedule": True}], ids=str)
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("rows", [128, 131])
+def test_an_epoch_is_the_same_as_a_loop(rows, shuffle, options):
+    features, labels = data(rows)
+    net, step = training(False, **options)
+    x, y = tg.from_numpy(features), tg.from_numpy(labels)
+    expected = []
+    tg.manual_seed(7)
+    for _ in range(3):
+        order = tg.randperm(rows) if shuffle else tg.arange(rows)
+        expected.append([step(x[order[k : k + 8]], y[order[k : k + 8]]).item() for k in range(0, rows, 8)])
+    other, captured = training(True, **options)
+    tg.manual_seed(7)
+    found = [captured.epoch(features, labels, batch_size=8, shuffle=shuffle).tolist() for _ in range(3)]
+    assert found == expected
+    for a, b in zip(net.parameters(), other.parameters(), strict=True):
+        assert (a == b).all()
+
+
+def test_a_callback_sees_every_so_many_steps_and_an_exception_in_it_leaves_all_well():
+    features, labels = data(200)
+    _, captured = training(True)
+    seen = []
+    captured.epoch(features, labels, batch_size=4, callback=lambda n, r: seen.append((n, len(r))), every=20)
+    assert seen == [(20, 20), (40, 40)]
+
+    def stop(steps, results):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        captured.epoch(features, labels, batch_size=4, callback=stop, every=5)
+    assert len(captured.epoch(features, labels, batch_size=4)) == 50
+
+
+def test_the_last_batch_may_be_left_out():
+    total = tg.compile(lambda x: (x.sum(), {"most": x.amax(0)}))
+    x = tg.arange(22.0).reshape(11, 2)
+    sums, rest = total.epoch(x, batch_size=2, drop_last=True)
+    assert sums.tolist() == [6, 22, 38, 54, 70]
+    assert rest["most"].tolist() == [[2, 3], [6, 7], [10, 11], [14, 15], [18, 19]]
+    assert total.epoch(x, batch_size=2)[0].tolist() == [6, 22, 38, 54, 70, 41]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "options"),
+    [
+        ((), {"batch_size": 2}),
+        ((tg.ones(3), tg.ones(4)), {"batch_size": 2}),
+        ((tg.ones(3),), {"batch_size": 0}),
+    ],
+)
+def test_an_epoch_of_nonsense_is_refused(arrays, options):
+    with pytest.raises(ValueError, match="epoch"):
+        tg.compile(lambda *x: x[0].sum()).epoch(*arrays, **options)
+
+
+def test_results_of_other_shapes_are_refused():
+    with pytest.raises(RuntimeError, match="drop_last"):
+        tg.compile(lambda x: x * 2).epoch(tg.ones(5), batch_size=2)

@@ -7,17 +7,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from tapegrad.capture.compare import Form, first_difference, form_of
+from tapegrad.capture.epochs import Epoch
 from tapegrad.capture.errors import CaptureError
 from tapegrad.capture.guards import Guards
 from tapegrad.capture.notes import recording, release
 from tapegrad.capture.program import Program
 from tapegrad.capture.storages import classify, slot_of, storage_of
 from tapegrad.capture.trees import put_together, take_apart
+from tapegrad.ops import functions
 from tapegrad.runtime import replay
 from tapegrad.runtime.errors import raise_status
 from tapegrad.runtime.handle import Tensor
 from tapegrad.runtime.machine import machine
+from tapegrad.tensor.construct import from_numpy
 
 _REPLAYS_REFUSED = (replay.WRONG_INPUT, replay.WRONG_HANDLE, replay.WRONG_GRADIENT, replay.BUSY)
 
@@ -36,6 +41,11 @@ class Variant:
     returned: tuple[tuple[str, int], ...] = ()
     failures: int = 0
 
+    @staticmethod
+    def refused(status: int) -> bool:
+        """Return whether a status of a replay says that it did not run, since what it was made for has changed."""
+        return status in _REPLAYS_REFUSED
+
 
 class Compiled:
     """A function that is captured when it is called and then replayed; see ``compile``.
@@ -52,7 +62,65 @@ class Compiled:
         self._misses = 0  # calls in a row whose guards did not hold and for which there was no program
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
-        return self if instance is None else functools.partial(self, instance)
+        return self if instance is None else _Bound(self, instance)
+
+    def epoch(
+        self,
+        *arrays: Any,
+        batch_size: int,
+        shuffle: bool = False,
+        generator: Any = None,
+        drop_last: bool = False,
+        callback: Callable[[int, Any], Any] | None = None,
+        every: int = 100,
+    ) -> Any:
+        """Call the function with batch after batch of some arrays, in compiled code once there is a program for it.
+
+        Args:
+            *arrays: tensors or NumPy arrays [rows, ...], of the same number of rows; the function gets as many batches.
+            batch_size: rows of a batch.
+            shuffle: take the rows in the order of ``tg.randperm(rows, generator=generator)``.
+            generator: the source of the order; by default the library's own.
+            drop_last: leave out the last rows if they do not fill a batch.
+            callback: called as ``callback(steps, results)`` every ``every`` steps, ``results`` being what this returns.
+            every: see ``callback``.
+
+        Returns:
+            What the function returns, each tensor in it with a new first dimension that counts the steps.
+
+        Raises:
+            ValueError: no arrays, of different lengths, or a batch size that is not positive.
+            RuntimeError: the function returns other shapes for the last, smaller batch.
+
+        Example:
+            >>> import tapegrad as tg
+            >>> total = tg.compile(lambda x: x.sum())
+            >>> total.epoch(tg.arange(10.0), batch_size=2)
+            tensor([ 1.,  5.,  9., 13., 17.])
+        """
+        return self._epoch((), arrays, batch_size, shuffle, generator, drop_last, callback, every)
+
+    def _epoch(self, leading: tuple[Any, ...], arrays: Sequence[Any], *options: Any) -> Any:
+        batch_size, shuffle, generator, drop_last, callback, every = options
+        tensors = [from_numpy(array) if isinstance(array, np.ndarray) else array for array in arrays]
+        lengths = [len(tensor) for tensor in tensors]
+        if not tensors or len(set(lengths)) > 1 or batch_size < 1 or every < 1:
+            raise ValueError(
+                f"epoch: expected arrays of one length, got lengths {lengths}, batch_size={batch_size}, every={every}"
+            )
+        order = functions["randperm"](lengths[0], generator=generator) if shuffle else None
+        return Epoch(self, tensors, batch_size, order, drop_last, every, callback, leading).run()
+
+    def ready(self, args: tuple[Any, ...]) -> Variant | None:
+        """Return the variant that would be replayed for a call with these arguments, or None."""
+        tensors: list[Tensor] = []
+        structure = take_apart(args, tensors)
+        modes, shapes = machine.modes(), _shapes(tensors)
+        for variant in self.variants:
+            fits = variant.program is not None and variant.modes == modes and variant.tensors == shapes
+            if fits and _same(variant.structure, structure) and variant.guards.hold():
+                return variant
+        return None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Compute what the function computes, by a replay where there is a program for such a call."""
@@ -73,7 +141,7 @@ class Compiled:
                     for call in variant.program.notes.deferred:
                         call()
                     return self._result(variant, tensors)
-                if status not in _REPLAYS_REFUSED:
+                if not variant.refused(status):
                     raise_status(status)
         self._count_miss(structure)
         return self._record(self._new_variant(structure, modes, tensors), args, kwargs, tensors)
@@ -145,6 +213,32 @@ class Compiled:
             return output(place) if kind == "output" else tensors[place]
 
         return put_together(variant.result, tensor)
+
+
+class _Bound:
+    """A captured method of an object."""
+
+    def __init__(self, compiled: Compiled, instance: Any) -> None:
+        functools.update_wrapper(self, compiled)
+        self._compiled, self._instance = compiled, instance
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the method, by a replay where there is a program for such a call."""
+        return self._compiled(self._instance, *args, **kwargs)
+
+    def epoch(
+        self,
+        *arrays: Any,
+        batch_size: int,
+        shuffle: bool = False,
+        generator: Any = None,
+        drop_last: bool = False,
+        callback: Callable[[int, Any], Any] | None = None,
+        every: int = 100,
+    ) -> Any:
+        """Call the method with batch after batch of some arrays; see ``Compiled.epoch``."""
+        options = (batch_size, shuffle, generator, drop_last, callback, every)
+        return self._compiled._epoch((self._instance,), arrays, *options)
 
 
 _PATIENCE = 4  # calls that differ from the one before

@@ -153,7 +153,7 @@ class Program:
         words[replay.COUNT] = len(code)
         words[replay.CODE] = self._memory([[s.kind, s.function, s.argument, s.extra] for s in code])
         words[replay.STATE_BLOCK] = self._state.ctypes.data
-        words[replay.RUN] = compile_one("run_program")
+        words[replay.RUN], words[replay.RUN_STEPS] = compile_one("run_program"), compile_one("run_steps")
         self._set_inputs(words)
         checks = self._checks(arguments)
         words[replay.CHECK_COUNT], words[replay.CHECKS] = len(checks), self._memory(checks)
@@ -292,6 +292,15 @@ class Program:
     def run(self, *handles: int) -> int:
         """Run the program on the tensors with these handles; return 0 or a status."""
         return machine.replay(self._words.ctypes.data, *handles)
+
+    def run_steps(self, handles: Sequence[int], steps: int) -> int:
+        """Run the program on batch after batch; see runtime/replay.py for the words at ``steps``."""
+        return machine.replay_steps(self._words.ctypes.data, *handles, steps)
+
+    @property
+    def output_slots(self) -> list[int]:
+        """The slots that hold the outputs of the last run."""
+        return self._outputs
 
     @property
     def address(self) -> int:

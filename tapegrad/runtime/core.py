@@ -21,7 +21,7 @@ from tapegrad.native.parallel import run_tasks
 from tapegrad.runtime.emit import emit
 from tapegrad.runtime.entry_points import ENTRY_POINTS
 from tapegrad.runtime.python_entries import PYTHON_ENTRY_POINTS
-from tapegrad.runtime.replay import REPLAY_ENTRY_POINTS, run_program
+from tapegrad.runtime.replay import REPLAY_ENTRY_POINTS, run_program, run_steps
 from tapegrad.runtime.sweep import sweep
 from tapegrad.runtime.sweep_entries import SWEEP_ENTRY_POINTS
 from tapegrad.runtime.value_entries import VALUE_ENTRY_POINTS
@@ -35,7 +35,8 @@ CORE: dict[str, tuple[Callable[..., Any], str]] = {
     "emit": (emit, _FOUR_INTS),
     "sweep": (sweep, _FOUR_INTS),
     "run_tasks": (run_tasks, _FOUR_INTS),
-    "run_program": (run_program, "int64(int64)"),
+    "run_program": (run_program, "int64(int64, int64)"),
+    "run_steps": (run_steps, "int64(int64, int64)"),
     **{f"entry.{name}": (function, SIGNATURE) for name, function in _ENTRY_POINTS.items()},
 }
 _FOR_THE_HELPER = ("sweep", "entry.give", "entry.begin_sweep", "entry.end_sweep", "entry.sweep", "entry.abandon")

@@ -58,8 +58,9 @@ from tapegrad.runtime.threads import enter_thread
     WRITTEN,  # address: storages from outside that the program writes into
     RUNNING,
     RUN,  # address of run_program
+    RUN_STEPS,  # address of run_steps
     HEAD_WORDS,
-) = range(18)
+) = range(19)
 INPUT_SLOT, INPUT_STORAGE, INPUT_PATCH, INPUT_PATCH_COUNT, INPUT_WRITTEN, INPUT_GIVEN, INPUT_WORDS = range(7)
 INSTRUCTION_WORDS = 4
 RUN_PLAIN, RUN_ELEMENTWISE, RUN_GENERAL, RUN_TILES = range(4)
@@ -131,7 +132,7 @@ def _run_group(st, group):
     return parallel_for(state_of(st).pool, _run_tiles, group, (words[TILE_TOTAL] + task - 1) // task)
 
 
-def run_program(program):
+def run_program(program, unused):
     """Run the instructions of a program once; return 0 or the status of the kernel that has failed."""
     head = int64_at(program)
     st, code, count = head[STATE_BLOCK], int64_at(head[CODE]), head[COUNT]
@@ -150,6 +151,48 @@ def run_program(program):
         else:
             _run_group(st, code[at + 2])
         at += INSTRUCTION_WORDS
+    return 0
+
+
+@jit
+def _copy_row(target, source, size):
+    """Copy a row of a batch; small ones without a call."""
+    if size > 64 or size % 8 != 0:
+        _memcpy(target, source, size)
+        return
+    a, b = int64_at(target), int64_at(source)
+    for k in range(size // 8):
+        a[k] = b[k]
+
+
+def run_steps(program, steps):
+    """Run a program on batch after batch, whose rows are gathered into its inputs; note what each step puts out.
+
+    ``steps`` is the address of words: first batch, their number, rows of a batch, address of the rows' order (0: as
+    they lie), number of arrays, for each the addresses of rows and batch and the bytes of a row, number of outputs, for
+    each its address, that of the record and the bytes. Returns 0, or the status of the step that failed; the number of
+    steps done is added to the first word.
+    """
+    words = int64_at(steps)
+    rows, order, arrays = words[2], words[3], words[4]
+    outputs = 5 + 3 * arrays
+    for _ in range(words[1]):
+        first = words[0] * rows
+        for k in range(arrays):
+            source, batch, size = words[5 + 3 * k], words[6 + 3 * k], words[7 + 3 * k]
+            if order == 0:
+                _memcpy(batch, source + first * size, rows * size)
+            else:
+                places = int64_at(order)
+                for row in range(rows):
+                    _copy_row(batch + row * size, source + places[first + row] * size, size)
+        status = call2(int64_at(program)[RUN], program, 0)
+        if status < 0:
+            return status
+        for k in range(words[outputs]):
+            at = outputs + 1 + 3 * k
+            _memcpy(words[at + 1] + words[0] * words[at + 2], words[at], words[at + 2])
+        words[0] += 1
     return 0
 
 
@@ -243,36 +286,66 @@ def _count_writes(st, program):
             storage_row(storages, entry[INPUT_GIVEN]).version += 1
 
 
-def replay(self, args, count):
-    """replay(program, *inputs) -> 0 or a status"""
-    st = as_int64(self)
-    objects = int64_at(args)
-    program = as_int64(objects[0])
+@jit
+def _begin(st, program, objects, count):
+    """Bind the inputs of a program that fit it; return 0, or why it cannot run."""
     head = int64_at(program)
     enter_thread(st)
-    if count - 1 != head[INPUT_COUNT] or head[RUNNING]:
-        return from_int64(BUSY if head[RUNNING] else WRONG_INPUT)
+    if count != head[INPUT_COUNT] or head[RUNNING]:
+        return BUSY if head[RUNNING] else WRONG_INPUT
     status = reserve(st, 8 + head[OUTPUT_COUNT])
     if status == 0:
         status = _check(st, program, objects)
     if status < 0:
-        return from_int64(status)
+        return status
     for k in range(head[INPUT_COUNT]):
         row = slot_of(st, slot_of_handle(st, as_int64(objects[1 + k])))
         wanted = slot_of(st, int64_at(head[INPUTS] + 8 * INPUT_WORDS * k)[INPUT_SLOT])
         start = storage_row(state_of(st).storages, row.storage).address
         bind_input(st, program, k, start + (row.offset - wanted.offset) * item_bytes(row.dtype))
+    return 0
+
+
+@jit
+def _run_unlocked(st, program, function, argument):
+    """Call ``function(program, argument)`` without the GIL; return what it returns."""
+    head = int64_at(program)
     head[RUNNING] = 1
     python_thread = _save_thread()
-    status = call1(head[RUN], program)
+    status = call2(function, program, argument)
     _restore_thread(python_thread)
     head[RUNNING] = 0
     enter_thread(st)
     _count_writes(st, program)
+    return status
+
+
+def replay(self, args, count):
+    """replay(program, *inputs) -> 0 or a status"""
+    st = as_int64(self)
+    objects = int64_at(args)
+    program = as_int64(objects[0])
+    status = _begin(st, program, objects, count - 1)
     if status < 0:
         return from_int64(status)
-    _put_gradients(st, program)
-    return from_int64(0)
+    status = _run_unlocked(st, program, int64_at(program)[RUN], 0)
+    if status == 0:
+        _put_gradients(st, program)
+    return from_int64(status)
+
+
+def replay_steps(self, args, count):
+    """replay_steps(program, *inputs, steps) -> 0 or a status; ``steps`` is the address of run_steps's words"""
+    st = as_int64(self)
+    objects = int64_at(args)
+    program = as_int64(objects[0])
+    status = _begin(st, program, objects, count - 2)
+    if status < 0:
+        return from_int64(status)
+    status = _run_unlocked(st, program, int64_at(program)[RUN_STEPS], as_int64(objects[count - 1]))
+    if status == 0:
+        _put_gradients(st, program)
+    return from_int64(status)
 
 
 def output_of(self, args, count):
@@ -329,6 +402,7 @@ def release_block(self, args, count):
 
 REPLAY_ENTRY_POINTS = {
     "replay": replay,
+    "replay_steps": replay_steps,
     "new_input": new_input,
     "output": output_of,
     "recycle": recycle,
