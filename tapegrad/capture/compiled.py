@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tapegrad.capture.compare import Form, first_difference, form_of
+from tapegrad.capture.compare import first_difference, form_of
 from tapegrad.capture.epochs import Epoch
 from tapegrad.capture.errors import CaptureError
 from tapegrad.capture.guards import Guards
@@ -17,34 +16,12 @@ from tapegrad.capture.notes import recording, release
 from tapegrad.capture.program import Program
 from tapegrad.capture.storages import classify, slot_of, storage_of
 from tapegrad.capture.trees import put_together, take_apart
+from tapegrad.capture.variants import Variant
 from tapegrad.ops import functions
-from tapegrad.runtime import replay
 from tapegrad.runtime.errors import raise_status
 from tapegrad.runtime.handle import Tensor
 from tapegrad.runtime.machine import machine
 from tapegrad.tensor.construct import from_numpy
-
-_REPLAYS_REFUSED = (replay.WRONG_INPUT, replay.WRONG_HANDLE, replay.WRONG_GRADIENT, replay.BUSY)
-
-
-@dataclass
-class Variant:
-    """One way in which the function was called: its guards, and the program once two calls have been the same."""
-
-    structure: Any
-    guards: Guards
-    tensors: list[tuple[Any, ...]]
-    modes: int
-    form: Form | None = None
-    program: Program | None = None
-    result: Any = None
-    returned: tuple[tuple[str, int], ...] = ()
-    failures: int = 0
-
-    @staticmethod
-    def refused(status: int) -> bool:
-        """Return whether a status of a replay says that it did not run, since what it was made for has changed."""
-        return status in _REPLAYS_REFUSED
 
 
 class Compiled:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from tapegrad.capture.trees import put_together, take_apart
+from tapegrad.capture.variants import Variant
 from tapegrad.native.dtypes import ITEM_BYTES, NUMPY_DTYPES
 from tapegrad.ops import functions
 from tapegrad.runtime.errors import raise_status
@@ -22,11 +23,18 @@ from tapegrad.runtime.machine import machine
 from tapegrad.tensor.construct import from_numpy
 from tapegrad.tensor.convert import array_of
 
-if TYPE_CHECKING:
-    from tapegrad.capture.compiled import Compiled, Variant
-
 _SECONDS = 0.05  # of a compiled call
 _INT64 = np.dtype(np.int64)
+
+
+class Step(Protocol):
+    """A captured function."""
+
+    def __call__(self, *args: Any) -> Any:
+        """Compute what the function computes."""
+
+    def ready(self, args: tuple[Any, ...]) -> Variant | None:
+        """Return the variant that would be replayed for a call with these arguments, or None."""
 
 
 class Epoch:
@@ -45,7 +53,7 @@ class Epoch:
 
     def __init__(
         self,
-        step: Compiled,
+        step: Step,
         arrays: Sequence[Tensor],
         batch_size: int,
         order: Tensor | None,

@@ -1,0 +1,33 @@
+"""Variants of a captured function: one for each way in which it was called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tapegrad.capture.compare import Form
+from tapegrad.capture.guards import Guards
+from tapegrad.capture.program import Program
+from tapegrad.runtime import replay
+
+_REPLAYS_REFUSED = (replay.WRONG_INPUT, replay.WRONG_HANDLE, replay.WRONG_GRADIENT, replay.BUSY)
+
+
+@dataclass
+class Variant:
+    """One way in which the function was called: its guards, and the program once two calls have been the same."""
+
+    structure: Any
+    guards: Guards
+    tensors: list[tuple[Any, ...]]
+    modes: int
+    form: Form | None = None
+    program: Program | None = None
+    result: Any = None
+    returned: tuple[tuple[str, int], ...] = ()
+    failures: int = 0
+
+    @staticmethod
+    def refused(status: int) -> bool:
+        """Return whether a status of a replay says that it did not run, since what it was made for has changed."""
+        return status in _REPLAYS_REFUSED
