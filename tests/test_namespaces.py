@@ -47,8 +47,13 @@ def test_memory_is_counted_and_given_back() -> None:
     assert tg.numel(tg.zeros(2, 3)) == 6
 
 
-def test_threads_are_asked_for_in_vain() -> None:
-    tg.set_num_threads(2)
-    assert tg.get_num_threads() == 1
-    with pytest.raises(RuntimeError, match="positive"):
-        tg.set_num_threads(0)
+def test_the_number_of_threads_is_what_was_set() -> None:
+    before = tg.get_num_threads()
+    try:
+        tg.set_num_threads(2)
+        assert tg.get_num_threads() == 2
+        with pytest.raises(RuntimeError, match="positive"):
+            tg.set_num_threads(0)
+        assert tg.get_num_threads() == 2
+    finally:
+        tg.set_num_threads(before)
