@@ -73,7 +73,7 @@ from tapegrad.kernels.conv_plan import (
     write_table,
     write_vectors,
 )
-from tapegrad.kernels.gemm_ir import least
+from tapegrad.kernels.gemm_ir import greatest, least
 from tapegrad.kernels.gemm_micro import Tile, host_tile
 from tapegrad.native.cache import jit
 from tapegrad.native.dtypes import NUMPY_DTYPES, POINTERS
@@ -117,15 +117,15 @@ def make_fill(dtype: int, tile: Tile) -> Callable[..., int]:
             depth = z * p[S] + (a0 + i) * p[D] + p[B]
             for phase1 in range(g[PHASES1]):
                 first = oh * s1 + phase1 + a1 * p[D + 1] + p[B + 1]
-                low = least(max((-first + s1 - 1) // s1, 0), rows)
-                high = least(max((p[IN + 1] - first + s1 - 1) // s1, low), rows)
+                low = least(greatest((-first + s1 - 1) // s1, 0), rows)
+                high = least(greatest((p[IN + 1] - first + s1 - 1) // s1, low), rows)
                 if depth < 0 or depth >= p[IN]:
                     low, high = rows, rows
                 source = first_image + (depth * p[IN + 1] + first + low * s1) * length * size
                 for phase2 in range(g[PHASES2]):
                     start = ow * s2 + phase2 + a2 * p[D + 2] + p[B + 2]
-                    left = least(max((-start + s2 - 1) // s2, 0), used)
-                    right = least(max((length - start + s2 - 1) // s2, left), used)
+                    left = least(greatest((-start + s2 - 1) // s2, 0), used)
+                    right = least(greatest((length - start + s2 - 1) // s2, left), used)
                     for q in range(count):
                         fill(
                             target + q * g[IMAGE] * size, pitch, gap,
@@ -160,19 +160,19 @@ def make_correlation(dtype: int) -> tuple[Callable[..., int], Callable[..., int]
         work = 2 * p[M] * p[R] * p[T] * p[T + 1] * p[T + 2] * pixels
         if p[CHUNKS] == 1 and p[NBH] * p[NBW] * p[NO] == 1 and p[PACKED] == 0:
             together = least(TARGET_BYTES // (image * size + 1), MOST_FLAT // (pixels + lanes))
-            p[Q] = max(1, least(p[IMAGES], least(together, 8 * TASK_COST // (work + 1))))
+            p[Q] = greatest(1, least(p[IMAGES], least(together, 8 * TASK_COST // (work + 1))))
         p[NQ] = (p[IMAGES] + p[Q] - 1) // p[Q]
         p[UNITS] = p[NQ] * p[GROUPS] * p[NO] * p[NBH] * p[NBW]
         p[NMB] = least(
-            max(1, 16 // p[UNITS]),
-            max(1, least(p[Q] * work // (2 * TASK_COST), p[M] // (128 if p[PACKED] != 0 else 32))),
+            greatest(1, 16 // p[UNITS]),
+            greatest(1, least(p[Q] * work // (2 * TASK_COST), p[M] // (128 if p[PACKED] != 0 else 32))),
         )
         blocks = (p[M] + tall - 1) // tall
         p[MB] = (blocks + p[NMB] - 1) // p[NMB] * tall
         p[NMB] = (p[M] + p[MB] - 1) // p[MB]
         p[UNITS] *= p[NMB]
         cost = p[Q] * (work // p[NMB] + FILL_COST * image * p[CHUNKS])
-        p[PER_TASK] = max(1, TASK_COST // (cost + 1))
+        p[PER_TASK] = greatest(1, TASK_COST // (cost + 1))
         return (p[UNITS] + p[PER_TASK] - 1) // p[PER_TASK]
 
     @jit
@@ -266,7 +266,7 @@ def make_correlation(dtype: int) -> tuple[Callable[..., int], Callable[..., int]
         """Multiply what lies in scratch memory by a block of rows of the weight."""
         x = scratch + (_PACKED_AT if p[PACKED] != 0 else _IMAGES_AT)
         end = least(m0 + p[MB], p[M])
-        most = max(tall, _STRIP_BYTES // (k * size) // tall * tall)
+        most = greatest(tall, _STRIP_BYTES // (k * size) // tall * tall)
         most = least(most, _TILE_ROWS) if p[OS + 2] > 1 else most
         for i0 in range(m0, end, most):
             channel = group * p[M] + i0

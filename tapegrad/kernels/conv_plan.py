@@ -5,7 +5,7 @@ spatial dimensions (missing ones have length 1). A convolution is one; a transpo
 turned round, and, where it has a stride, one for each place modulo the stride.
 """
 
-from tapegrad.kernels.gemm_ir import least
+from tapegrad.kernels.gemm_ir import greatest, least
 from tapegrad.native.cache import jit
 from tapegrad.native.pointers import int64_at
 
@@ -192,11 +192,11 @@ def choose_packing(p, size, lanes, panel, pixels_wanted, geometry):
         return 0
     together = 1
     if p[NBH] * p[NBW] * p[NO] == 1:
-        together = max(1, least(p[IMAGES], pixels_wanted // pixels))
+        together = greatest(1, least(p[IMAGES], pixels_wanted // pixels))
         if 2 * p[IMAGES] * p[M] * p[R] * places * pixels > 32 * TASK_COST:
-            together = max(1, least(together, p[IMAGES] * p[GROUPS] * max(1, p[M] // 64) // 16))
+            together = greatest(1, least(together, p[IMAGES] * p[GROUPS] * greatest(1, p[M] // 64) // 16))
     padded = (pixels * together + panel - 1) // panel * panel
-    channels = max(1, least(p[R], PACKED_BYTES // (places * padded * size)))
+    channels = greatest(1, least(p[R], PACKED_BYTES // (places * padded * size)))
     if channels * places < _LEAST_SUM and channels < p[R]:
         return 0
     p[CHUNKS] = (p[R] + channels - 1) // channels

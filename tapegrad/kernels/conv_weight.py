@@ -53,7 +53,7 @@ from tapegrad.kernels.conv_plan import (
     write_pieces,
     write_table,
 )
-from tapegrad.kernels.gemm_ir import least
+from tapegrad.kernels.gemm_ir import greatest, least
 from tapegrad.kernels.gemm_micro import host_tile
 from tapegrad.native.cache import jit
 from tapegrad.native.dtypes import NUMPY_DTYPES, POINTERS
@@ -104,21 +104,21 @@ def make_weight_gradient(dtype: int) -> tuple[Callable[..., int], ...]:
             flat = p[BH] * p[BW]
         work = 2 * p[M] * entries(p) * flat + FILL_COST * (image * p[CHUNKS] + p[M] * flat)
         if p[NBH] * p[NBW] * p[NO] * p[CHUNKS] == 1 and p[PACKED] == 0:
-            p[Q] = max(1, least(p[IMAGES], (_PIXELS + flat // 2) // flat))
+            p[Q] = greatest(1, least(p[IMAGES], (_PIXELS + flat // 2) // flat))
             p[CHUNKS] = least(p[R], (p[Q] * image * size + TARGET_BYTES - 1) // TARGET_BYTES)
             p[RC] = (p[R] + p[CHUNKS] - 1) // p[CHUNKS]
         p[NQ] = (p[IMAGES] + p[Q] - 1) // p[Q]
         p[UNITS] = p[NQ] * p[NO] * p[NBH] * p[NBW]
-        tasks = least(_MOST_TASKS, max(1, work * p[Q] * p[UNITS] * p[GROUPS] // (2 * TASK_COST)))
+        tasks = least(_MOST_TASKS, greatest(1, work * p[Q] * p[UNITS] * p[GROUPS] // (2 * TASK_COST)))
         p[NGB] = least(p[GROUPS], tasks)
         p[GB] = (p[GROUPS] + p[NGB] - 1) // p[NGB]
         p[NGB] = (p[GROUPS] + p[GB] - 1) // p[GB]
         bytes_ = p[GROUPS] * blocks_of(p) * tall * entries(p) * size
         tasks = (tasks + p[NGB] - 1) // p[NGB]
-        p[PARTS] = max(1, least(least(p[UNITS], tasks), _PARTIAL_BYTES // (bytes_ + 1)))
-        p[NMB] = max(1, least((tasks + p[PARTS] - 1) // p[PARTS], p[M] // (128 if p[PACKED] != 0 else 32)))
+        p[PARTS] = greatest(1, least(least(p[UNITS], tasks), _PARTIAL_BYTES // (bytes_ + 1)))
+        p[NMB] = greatest(1, least((tasks + p[PARTS] - 1) // p[PARTS], p[M] // (128 if p[PACKED] != 0 else 32)))
         each = (blocks_of(p) + p[NMB] - 1) // p[NMB] * tall
-        p[MB] = least(each, max(tall, TARGET_BYTES // (p[Q] * (flat + lanes) * size) // tall * tall))
+        p[MB] = least(each, greatest(tall, TARGET_BYTES // (p[Q] * (flat + lanes) * size) // tall * tall))
         return p[PARTS] * bytes_
 
     @jit
@@ -196,7 +196,7 @@ def make_weight_gradient(dtype: int) -> tuple[Callable[..., int], ...]:
         for group in range(group0, least(group0 + p[GB], p[GROUPS])):
             out = p[PARTIAL] + (part * p[GROUPS] + group) * blocks * tall * entries(p) * size
             y = pointer(out + m0 * entries(p) * size)
-            for i in range(np.uintp(max(0, m1 - m0 + tall - 1) // tall * tall * entries(p))):
+            for i in range(np.uintp(greatest(0, m1 - m0 + tall - 1) // tall * tall * entries(p))):
                 y[i] = 0
             for unit in range(part * p[UNITS] // p[PARTS], (part + 1) * p[UNITS] // p[PARTS]):
                 inner, ow = unit // p[NBW], unit % p[NBW] * p[BW]

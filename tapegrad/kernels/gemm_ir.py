@@ -199,3 +199,13 @@ def least(typing_context, x, y):  # type: ignore[no-untyped-def]
         return builder.select(builder.icmp_signed("<", *args), *args)
 
     return types.int64(types.int64, types.int64), build
+
+
+@intrinsic
+def greatest(typing_context, x, y):  # type: ignore[no-untyped-def]
+    """Return the greater of two int64; see least."""
+
+    def build(context, builder, signature, args):
+        return builder.select(builder.icmp_signed(">", *args), *args)
+
+    return types.int64(types.int64, types.int64), build

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.kernels.gemm_ir import least
+from tapegrad.kernels.gemm_ir import greatest, least
 from tapegrad.native.cache import jit
 from tapegrad.native.dtypes import ITEM_BYTES, POINTERS
 from tapegrad.native.parallel import parallel_for
@@ -63,8 +63,8 @@ def _kernel(folding: bool) -> Callable[[int, int], Callable[..., int]]:
         def row(p, image, columns, place):
             """Move one row of the windows' elements at ``place`` of the kernel's width."""
             stride, shift, count = p[STRIDE + 1], place * p[DILATION + 1] - p[PADDING + 1], p[WINDOWS + 1]
-            low = least(max((-shift + stride - 1) // stride, 0), count)
-            high = least(max((p[IMAGE + 1] - shift + stride - 1) // stride, low), count)
+            low = least(greatest((-shift + stride - 1) // stride, 0), count)
+            high = least(greatest((p[IMAGE + 1] - shift + stride - 1) // stride, low), count)
             x, y = pointer(image), pointer(columns)
             if folding:
                 for b in range(low, high):
