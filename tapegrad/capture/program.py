@@ -101,7 +101,9 @@ class Program:
         pairs: dict[int, int] = {}
         for instruction in self.instructions:
             pairs.update(zip(instruction.results, instruction.result_storages, strict=True))
-            pairs.update(zip(instruction.operands, instruction.operand_storages, strict=True))
+            for slot, storage in zip(instruction.operands, instruction.operand_storages, strict=True):
+                if storage >= 0 or slot not in pairs:  # -1: only its shape is read here
+                    pairs[slot] = storage
         pairs.pop(-1, None)
         used = set(pairs)
         for slot in self._own.slots & used:
@@ -346,7 +348,8 @@ def _revive(slot: int, storage: int) -> None:
     row["storage"], row["refs"], row["data_refs"], row["serial"] = storage, 1, 1, 0
     row["producer"] = row["base"] = row["grad"] = row["cotangent"] = row["family"] = -1
     row["flags"] &= CONTIGUOUS | IS_VIEW
-    machine.table("storages")["refs"][storage] += 1
+    if storage >= 0:
+        machine.table("storages")["refs"][storage] += 1
 
 
 class _Rows:
