@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-import tapegrad as tg
 from sklearn.linear_model import LogisticRegression
+
+import tapegrad as tg
 from tapegrad import nn, optim
 from tapegrad.nn import functional as F
 

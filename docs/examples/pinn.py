@@ -8,6 +8,9 @@ The network N is inside of u(x, t) = -sin(pi x) + t (1 - x^2) N(x, t), which has
 whatever N is; what is minimised is the mean square of the equation's residual at random points (Raissi, Perdikaris and
 Karniadakis 2019, doi:10.1016/j.jcp.2018.10.045). The exact solution comes from the Cole-Hopf transformation as a
 quotient of two integrals, here by Gauss-Hermite quadrature (Basdevant et al. 1986, doi:10.1016/0045-7930(86)90036-8).
+
+Reached: a relative error of 7.1e-4 in the L2 norm, 1.2e-3 at most, after 10,000 steps in 46 s on a busy
+two-core machine (5 to 7 s on a quiet one). tg.compile: the same numbers, 1.37 times as fast (0.66 ms a step become 0.48).
 """
 
 import argparse
@@ -17,9 +20,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
+
 import tapegrad as tg
 from tapegrad import nn, optim
-from tqdm import tqdm
 
 parser = argparse.ArgumentParser(description="A physics-informed network for Burgers' equation")
 parser.add_argument("--steps", type=int, default=10_000)
@@ -38,7 +42,14 @@ class Solution(nn.Module):
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
-        layers = [nn.Linear(2, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh()]
+        layers = [
+            nn.Linear(2, width),
+            nn.Tanh(),
+            nn.Linear(width, width),
+            nn.Tanh(),
+            nn.Linear(width, width),
+            nn.Tanh(),
+        ]
         self.net = nn.Sequential(*layers, nn.Linear(width, 1))
 
     def forward(self, x: tg.Tensor, t: tg.Tensor) -> tg.Tensor:

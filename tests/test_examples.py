@@ -1,0 +1,47 @@
+"""The programs in docs/examples run from the command line: a short run ends well and leaves its files."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("tqdm")
+EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
+
+# program: packages that carry its data or what it is compared with, files that it leaves
+PROGRAMS = [
+    ("logistic_lbfgs", ["sklearn"], ["weights.png"]),
+    ("pinn", [], ["checkpoint.safetensors", "solution.png"]),
+]
+
+
+def run(name, folder, *options):
+    command = [
+        sys.executable,
+        "-W",
+        "error::UserWarning",
+        str(EXAMPLES / f"{name}.py"),
+        "--quick",
+        "--out",
+        str(folder),
+    ]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.run(
+        [*command, *options], env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
+
+
+@pytest.mark.parametrize(("name", "packages", "files"), PROGRAMS, ids=[program[0] for program in PROGRAMS])
+def test_a_short_run_leaves_its_files(name, packages, files, tmp_path):
+    for package in packages:
+        pytest.importorskip(package)
+    done = run(name, tmp_path)
+    assert done.returncode == 0, done.stderr
+    for file in files:
+        assert (tmp_path / file).stat().st_size > 0
+    if "checkpoint.safetensors" in files:
+        again = run(name, tmp_path, "--resume")
+        assert again.returncode == 0, again.stderr
