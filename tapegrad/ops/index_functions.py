@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.native.dtypes import BOOL
+from tapegrad.native.dtypes import BOOL, INT64
 from tapegrad.ops.calls import TORCH_NAMES, call, expect_tensor, function, functions, normal_dim, shape_of
 from tapegrad.ops.index_ops import NONZERO, PUT, PUT_ADD
 from tapegrad.ops.indexing import _combined, _normal_items, _Plan
@@ -47,6 +47,10 @@ def _like(result: Tensor, tensor: Tensor) -> Tensor:
     return result if shape_of(tensor) else reshape(result, ())
 
 
+def _is_vector_of_indices(index: Any) -> bool:
+    return isinstance(index, Tensor) and machine.dtype_of(index._handle) == INT64 and len(shape_of(index)) == 1
+
+
 @function()
 def index_select(input: Tensor, dim: int, index: Tensor, *, out: Tensor | None = None) -> Tensor:
     """Return the parts of ``input`` at indices of one dimension.
@@ -66,6 +70,8 @@ def index_select(input: Tensor, dim: int, index: Tensor, *, out: Tensor | None =
         tensor([3., 1.])
     """
     dim = normal_dim(dim, len(shape_of(expect_tensor(input, "index_select"))))
+    if out is None and shape_of(input) and _is_vector_of_indices(index):
+        return look_up(input, index, dim, negative=False)
     index = _index_1d(index, "index_select")
     if not shape_of(input) and shape_of(index) != (1,):
         count = shape_of(index)[0]

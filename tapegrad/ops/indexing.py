@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from tapegrad.native.dtypes import INT64
+from tapegrad.native.dtypes import BOOL, INT64
 from tapegrad.ops.calls import call, functions, shape_of, tensor_method
 from tapegrad.ops.index_ops import PUT
 from tapegrad.ops.lookups import (
@@ -237,6 +237,8 @@ def _get_advanced(tensor: Tensor, index: Any) -> Tensor:
     shape = shape_of(tensor)
     if isinstance(index, Tensor) and machine.dtype_of(index._handle) == INT64 and shape and shape_of(index):
         return look_up(tensor, index, 0)
+    if isinstance(index, Tensor) and shape and shape_of(index) == shape and machine.dtype_of(index._handle) == BOOL:
+        return look_up(tensor, flat_nonzero(index), 0, len(shape), negative=False)
     plan = _plan(tensor, index)
     view = _view(tensor, plan)
     if not plan.indices:

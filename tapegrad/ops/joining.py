@@ -317,28 +317,25 @@ def _emit(op: Op, parts: list[Tensor], dim: int, places: Iterable[int]) -> Tenso
     return wrap(handle)
 
 
-def _cat_alike(tensors: Any, dim: int) -> Tensor | None:
-    """Join tensors of one shape, the usual case; None where they are not, or anything else is not as expected."""
+def _alike(tensors: Any) -> tuple[list[int], tuple[int, ...]] | None:
+    """Return the handles and the shape of tensors of one shape, the usual case; None for anything else."""
     if (tensors.__class__ is not list and tensors.__class__ is not tuple) or not tensors:
         return None
-    shape, handles = None, []
+    handles = []
     for part in tensors:
         if not isinstance(part, Tensor):
             return None
         handles.append(part._handle)
-        if shape is None:
-            shape = _shape_of(part._handle)
-        elif _shape_of(part._handle) != shape:
+    shape = _shape_of(handles[0])
+    for handle in handles:
+        if _shape_of(handle) != shape:
             return None
-    ndim = len(shape or ())
-    if not -ndim <= dim < ndim:
-        return None
-    assert shape is not None
-    dim %= ndim
-    count, length = len(handles), shape[dim]
-    if length == 0:
-        return None
-    handle = machine.emit(_CAT.code, count, *handles, dim, *range(0, count * length, length))
+    return handles, shape
+
+
+def _join_alike(op: Op, handles: list[int], dim: int, step: int) -> Tensor:
+    """Join tensors of one shape, each ``step`` after the one before."""
+    handle = machine.emit(op.code, len(handles), *handles, dim, *range(0, len(handles) * step, step))
     if handle < 0:
         raise_status(handle)
     return wrap(handle)
@@ -365,9 +362,9 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None, a
     """
     if axis is not None:
         dim = axis
-    result = _cat_alike(tensors, dim) if out is None else None
-    if result is not None:
-        return result
+    alike = _alike(tensors) if out is None else None
+    if alike is not None and -len(alike[1]) <= dim < len(alike[1]) and alike[1][dim] > 0:
+        return _join_alike(_CAT, alike[0], dim % len(alike[1]), alike[1][dim])
     parts = _tensor_list(tensors, "cat")
     if not parts:
         raise ValueError("cat(): expected a non-empty list of Tensors")
@@ -383,6 +380,9 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None, a
 @function(method=False)
 def stack(tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None) -> Tensor:
     """Return tensors of one shape joined along a new dimension."""
+    alike = _alike(tensors) if out is None else None
+    if alike is not None and -len(alike[1]) - 1 <= dim <= len(alike[1]):
+        return _join_alike(_STACK, alike[0], dim % (len(alike[1]) + 1), 1)
     parts = _tensor_list(tensors, "stack")
     if not parts:
         raise RuntimeError("stack expects a non-empty TensorList")

@@ -47,7 +47,8 @@ def raise_index(status: int) -> NoReturn:
 
 def call_at(op: Op, *operands: Any, attributes: Sequence[int] = ()) -> Tensor:
     """Emit an op that takes indices; return its result, or raise IndexError with the index that is out of range."""
-    handle = machine.emit(op.code, len(operands), *[operand(value, op.name) for value in operands], *attributes)
+    words = [value._handle if value.__class__ is Tensor else operand(value, op.name) for value in operands]
+    handle = machine.emit(op.code, len(words), *words, *attributes)
     if handle < 0:
         raise_index(handle)
     return wrap(handle)
