@@ -73,23 +73,24 @@ def _square_function(library: Any) -> Any:
 EXPRESSIONS = {
     name: compile(name, name, "eval")
     for name in """
-x + w;x + 1;x * 2.5;x - w;x / w;-x;x ** 2;x.abs();x.exp();(x * x).log();x.sqrt();x.tanh();x.sigmoid();x.relu();x.clamp(-1, 1)
-x > 0;x == w;x.pow(w);m.maximum(x, w);m.where(mask, x, w);m.lgamma(x);m.nn.functional.elu(x);m.nn.functional.gelu(x)
-x.sum();x.mean();x.max();x.argmax();x.var();x.std();x.norm();A.sum(0);A.mean(1);A.max(1);x.cumsum(0);x.prod();A.argmax(1)
-A.softmax(1);m.log_softmax(A, 1);m.nn.functional.cross_entropy(A, labels);m.nn.functional.mse_loss(x, w)
-A @ B;A @ v;m.dot(x, w);m.nn.functional.linear(A, B, v);m.einsum('ij,jk->ik', A, B);m.outer(v, v)
-x[0];x[1:3];x[i];x[mask];A[0];A[:, 0];A[:, None];A[0, 1];x[-1];A[i];A[..., 0]
-A.T;A.t();A.T.contiguous();A.reshape(-1);A.view(-1);x.unsqueeze(0);A.transpose(0, 1);A.flatten();A.permute(1, 0);x.expand(2, n)
-x.squeeze();A.clone();A.detach();x.repeat(2)
-m.cat(parts);m.stack(parts);m.cat([A, B], 1);x.split(2);x.chunk(2);A.unbind(0);A.narrow(0, 0, 1);A.select(0, 0);x.flip(0)
-m.zeros(n);m.ones(n);m.full((n,), 2.0);m.empty(n);m.arange(n);m.rand(n);m.randn(n);m.eye(3);m.zeros_like(x);m.ones_like(x)
-m.linspace(0, 1, n);m.tensor([1.0, 2.0, 3.0]);m.tensor(1.0);m.from_numpy(array);m.randint(0, 9, (n,));m.as_tensor(array)
-s.item();x.tolist();x.numpy();float(s);bool(s > 0);x.shape;x.size(0);x.dim();len(x);x.numel();x.dtype
-x.to(m.float64);x.float();x.long();x.double();A.gather(1, labels[:, None]);m.nonzero(x > 0)
-x.sort();x.argsort();x.topk(2);x.median();x.mode();x.min();x.any();(x > 0).all();m.isnan(x);m.equal(x, w);m.allclose(x, w)
-x.masked_fill(mask, 0.0);x.index_select(0, i);m.tril(A);m.nn.functional.dropout(x, 0.5)
-m.nn.functional.layer_norm(A, (side,));m.nn.functional.softplus(x);m.nn.functional.silu(x);m.round(x);m.floor(x)
-x.add_(0.0);x.mul_(1.0);x.zero_();g + 1;g * w;(g * w).sum();(g * w).sum().backward();f(g);f(g).sum().backward()
+x + w;x + 1;x * 2.5;x - w;x / w;-x;x ** 2;x.abs();x.exp();(x * x).log();x.sqrt();x.tanh();x.sigmoid();x.relu()
+x.clamp(-1, 1);x > 0;x == w;x.pow(w);m.maximum(x, w);m.where(mask, x, w);m.lgamma(x);m.nn.functional.elu(x)
+m.nn.functional.gelu(x);x.sum();x.mean();x.max();x.argmax();x.var();x.std();x.norm();A.sum(0);A.mean(1)
+A.max(1);x.cumsum(0);x.prod();A.argmax(1);A.softmax(1);m.log_softmax(A, 1)
+m.nn.functional.cross_entropy(A, labels);m.nn.functional.mse_loss(x, w);A @ B;A @ v;m.dot(x, w)
+m.nn.functional.linear(A, B, v);m.einsum('ij,jk->ik', A, B);m.outer(v, v);x[0];x[1:3];x[i];x[mask];A[0]
+A[:, 0];A[:, None];A[0, 1];x[-1];A[i];A[..., 0];A.T;A.t();A.T.contiguous();A.reshape(-1);A.view(-1)
+x.unsqueeze(0);A.transpose(0, 1);A.flatten();A.permute(1, 0);x.expand(2, n);x.squeeze();A.clone();A.detach()
+x.repeat(2);m.cat(parts);m.stack(parts);m.cat([A, B], 1);x.split(2);x.chunk(2);A.unbind(0);A.narrow(0, 0, 1)
+A.select(0, 0);x.flip(0);m.zeros(n);m.ones(n);m.full((n,), 2.0);m.empty(n);m.arange(n);m.rand(n);m.randn(n)
+m.eye(3);m.zeros_like(x);m.ones_like(x);m.linspace(0, 1, n);m.tensor([1.0, 2.0, 3.0]);m.tensor(1.0)
+m.from_numpy(array);m.randint(0, 9, (n,));m.as_tensor(array);s.item();x.tolist();x.numpy();float(s)
+bool(s > 0);x.shape;x.size(0);x.dim();len(x);x.numel();x.dtype;x.to(m.float64);x.float();x.long();x.double()
+A.gather(1, labels[:, None]);m.nonzero(x > 0);x.sort();x.argsort();x.topk(2);x.median();x.mode();x.min()
+x.any();(x > 0).all();m.isnan(x);m.equal(x, w);m.allclose(x, w);x.masked_fill(mask, 0.0);x.index_select(0, i)
+m.tril(A);m.nn.functional.dropout(x, 0.5);m.nn.functional.layer_norm(A, (side,));m.nn.functional.softplus(x)
+m.nn.functional.silu(x);m.round(x);m.floor(x);x.add_(0.0);x.mul_(1.0);x.zero_();g + 1;g * w;(g * w).sum()
+(g * w).sum().backward();f(g);f(g).sum().backward()
 """.replace("\n", ";").split(";")
     if name
 }
