@@ -592,3 +592,17 @@ def test_an_epoch_of_nonsense_is_refused(arrays, options):
 def test_results_of_other_shapes_are_refused():
     with pytest.raises(RuntimeError, match="drop_last"):
         tg.compile(lambda x: x * 2).epoch(tg.ones(5), batch_size=2)
+
+
+def test_an_optimizer_made_in_the_call_is_refused():
+    w = tg.ones(2, requires_grad=True)
+
+    @tg.compile
+    def step(x):
+        optimizer = optim.Adam([w])
+        optimizer.zero_grad()
+        (w * x).sum().backward()
+        optimizer.step()
+
+    with pytest.raises(CaptureError, match="made of Python's data"):
+        calls_into([], lambda x: (step(x), tg.ones(1))[1])

@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Sequence
 from typing import Any
 
-from tapegrad.capture.notes import Instruction, Notes
+from tapegrad.capture.notes import Notes
 from tapegrad.capture.storages import Storages
 from tapegrad.runtime.machine import machine
 
@@ -28,17 +28,12 @@ def form_of(notes: Notes, storages: Storages, outputs: Sequence[tuple[int, int]]
             instruction.kernel,
             instruction.in_place,
             tuple(instruction.attributes),
-            tuple([namer.name(*pair) for pair in _pairs(instruction)]),
+            tuple([namer.name(*place) for place in instruction.places()]),
         )
         for instruction in notes.instructions
     ]
     form.append(("outputs", *[namer.name(slot, storage) for slot, storage in outputs]))
     return form
-
-
-def _pairs(instruction: Instruction) -> Any:
-    yield from zip(instruction.operands, instruction.operand_storages, strict=True)
-    yield from zip(instruction.results, instruction.result_storages, strict=True)
 
 
 class _Namer:

@@ -50,6 +50,11 @@ class Instruction:
     result_storages: list[int]
     operand_storages: list[int]
 
+    def places(self) -> Iterator[tuple[int, int]]:
+        """Yield slot and storage of each result and operand."""
+        yield from zip(self.results, self.result_storages, strict=True)
+        yield from zip(self.operands, self.operand_storages, strict=True)
+
     def reads(self) -> Iterator[int]:
         """Yield the storages whose contents the kernel reads."""
         unread = {name.lstrip("*") for name in self.op.shape_only}
@@ -65,6 +70,10 @@ class Instruction:
         """Yield the storages whose contents the kernel changes."""
         if self.kernel:
             yield from (storage for storage in self.result_storages if storage >= 0)
+        yield from self.updates()
+
+    def updates(self) -> Iterator[int]:
+        """Yield the storages of the operands that the kernel writes into."""
         if self.op.writes:
             mask, roles = self.op.mask(self.op.writes), len(self.op.inputs)
             for k, storage in enumerate(self.operand_storages):
@@ -86,6 +95,7 @@ class Notes:
         number: of the capture; storages made in it have it in their row.
         slots: that died meanwhile and were put aside.
         storages: likewise.
+        data: storages that were made of Python's data.
         deferred: what the call has done in Python and a replay must do after the program: schedules' steps.
         updated: whether an operation came after one of these.
         gradients: of every leaf that had one before or has one now its slot: the handles (before, now), -1 for none.
@@ -95,6 +105,7 @@ class Notes:
     instructions: list[Instruction] = field(default_factory=list)
     slots: set[int] = field(default_factory=set)
     storages: set[int] = field(default_factory=set)
+    data: set[int] = field(default_factory=set)
     deferred: list[Callable[[], Any]] = field(default_factory=list)
     updated: bool = False
     gradients: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -131,7 +142,7 @@ def recording() -> Iterator[Notes]:
     before = _gradients()
     machine.modes()  # makes this thread the one that the machine knows
     state = machine.state
-    machine.deferred = []
+    machine.deferred, machine.made_of_data = [], []
     state["capture_top"], state["capture_thread"], state["capture_id"] = 0, state["thread"], notes.number
     machine.capturing = threading.get_ident()
     state["capture"] = words.ctypes.data
@@ -147,6 +158,7 @@ def recording() -> Iterator[Notes]:
     if top > NOTE_WORDS:
         release(notes)
         raise RuntimeError(f"the function runs too many operations to be captured ({top} words of notes)")
+    notes.data = set(machine.made_of_data)
     notes.deferred = [call for call, _ in machine.deferred]
     notes.updated = any(place < top for _, place in machine.deferred)
     after = _gradients()

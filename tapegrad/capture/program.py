@@ -100,11 +100,10 @@ class Program:
         """Bring the rows of what died in the recording back to life, and keep the others alive."""
         pairs: dict[int, int] = {}
         for instruction in self.instructions:
-            pairs.update(zip(instruction.results, instruction.result_storages, strict=True))
-            for slot, storage in zip(instruction.operands, instruction.operand_storages, strict=True):
-                if storage >= 0 or slot not in pairs:  # -1: only its shape is read here
+            for slot, storage in instruction.places():
+                # the memory of an operand of which only the shape is read may be gone
+                if slot >= 0 and pairs.get(slot, -1) < 0:
                     pairs[slot] = storage
-        pairs.pop(-1, None)
         used = set(pairs)
         for slot in self._own.slots & used:
             _revive(slot, self._storage_of_input.get(pairs[slot]) or pairs[slot])

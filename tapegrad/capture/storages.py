@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tapegrad.capture.errors import CaptureError
-from tapegrad.capture.notes import Instruction, Notes
+from tapegrad.capture.notes import Notes
 from tapegrad.runtime.handle import Tensor
 from tapegrad.runtime.machine import machine
 
@@ -60,8 +60,9 @@ def classify(notes: Notes, arguments: Sequence[Tensor]) -> Storages:
     refs = machine.table("storages")["refs"]
     touched: set[int] = set()
     for instruction in notes.instructions:
+        filled = set(instruction.updates()) - notes.data  # what was there before does not count: it was never set
         for storage in instruction.reads():
-            if storage in touched or storage in found.inputs:
+            if storage in touched or storage in found.inputs or storage in filled:
                 continue
             touched.add(storage)
             if made_in[storage] == notes.number:
@@ -91,8 +92,3 @@ def classify(notes: Notes, arguments: Sequence[Tensor]) -> Storages:
                 "dropped: return it and pass it in, or write into a tensor that stays"
             )
     return found
-
-
-def is_live(instruction: Instruction, live: set[int]) -> bool:
-    """Return whether an instruction writes into one of some storages."""
-    return any(storage in live for storage in instruction.writes())

@@ -54,6 +54,7 @@ class Machine:
         self.python_callbacks: Callable[[int, int, int], int] = _no_resolver
         self.owners: dict[int, Any] = {}
         self.capturing = 0  # the thread that captures a function, if one does: it must not read values
+        self.made_of_data: list[int] = []  # in a capture: the storages of tensors that were made of Python's data
         self.deferred: list[tuple[Callable[[], Any], int]] = []  # Python's part of a captured call, and when it came
         self._next_owner = 0
         self._make_tables()

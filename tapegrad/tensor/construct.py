@@ -18,7 +18,7 @@ from tapegrad.runtime.machine import machine
 
 _tensor_of, _wrap_array = machine.tensor_of, machine.wrap_array
 _QUICK = frozenset((float, int, bool, list))  # what machine.tensor_of may know what to do with
-_ADDRESS = 8  # position of the address among fields_of
+_ADDRESS, _STORAGE = 8, 12  # their positions among fields_of
 _INFERENCE_MODE = 2  # bit of machine.modes()
 
 
@@ -51,6 +51,7 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
         handle = _tensor_of(data)
         if handle >= 0:
             result = wrap(handle)
+            _note_data(result)
             if requires_grad:
                 require_grad(result)
             return result
@@ -153,7 +154,13 @@ def copy_of_array(array: npt.NDArray[Any]) -> Tensor:
     result = empty(array.shape, dtype_of_array(array))
     source = np.ascontiguousarray(array)
     ctypes.memmove(machine.fields_of(result._handle)[_ADDRESS], source.ctypes.data, source.nbytes)
+    _note_data(result)
     return result
+
+
+def _note_data(tensor: Tensor) -> None:
+    if machine.capturing:
+        machine.made_of_data.append(machine.fields_of(tensor._handle)[_STORAGE])
 
 
 functions["_from_array"] = copy_of_array
