@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from tapegrad.kernels.streaming import LINE, finish_stream, is_streamed, stream
 from tapegrad.native.cache import jit, jit_sums
 from tapegrad.native.dtypes import FLOAT64, ITEM_BYTES, POINTERS, SCALARS
 from tapegrad.native.pointers import float64_from_bits, int64_at
@@ -99,8 +100,10 @@ def make_norm_rows(dtype: int) -> Callable[..., int]:
         c = int64_at(context)
         n, run, size_of_row = c[LENGTH], c[RUN], c[LENGTH] * size
         positions = n // run
+        streamed = is_streamed(c[Y], size_of_row, size_of_row * c[ROWS])
         for r in range(k * c[SHARE], min((k + 1) * c[SHARE], c[ROWS])):
             x, y = c[X] + r * size_of_row, c[Y] + r * size_of_row
+            out = scratch if streamed else y
             mean = scalar(total(x, n) / n) if c[SUBTRACTS] else scalar(0)
             rstd = scalar(1.0 / np.sqrt(squares(x, n, mean) / n + float64_from_bits(c[EPS])))
             pointer(c[MEAN])[r] = mean
@@ -108,13 +111,19 @@ def make_norm_rows(dtype: int) -> Callable[..., int]:
             place = (r % c[PERIOD]) * positions * size
             if run == 1:
                 b = c[B] + place if c[B] != 0 else 0
-                scale_each(pointer(x), pointer(y), pointer(c[W] + place), b, n, mean, rstd)
+                scale_each(pointer(x), pointer(out), pointer(c[W] + place), b, n, mean, rstd)
+                if streamed:
+                    stream(out, y, size_of_row)
                 continue
             for p in range(positions):
                 factor = rstd * pointer(c[W] + place)[p] if c[W] != 0 else rstd
                 shift = pointer(c[B] + place)[p] if c[B] != 0 else scalar(0)
                 at = p * run * size
-                scale_run(pointer(x + at), pointer(y + at), factor, shift, run, mean)
+                scale_run(pointer(x + at), pointer(out + at), factor, shift, run, mean)
+            if streamed:
+                stream(out, y, size_of_row)
+        if streamed:
+            finish_stream()
         return 0
 
     return forward
@@ -169,7 +178,7 @@ def make_norm_rows_backward(dtype: int) -> tuple[Any, Any]:
             x[i] = scalar(0)
 
     @jit
-    def row_each(c, r, gw, gb, sums):
+    def row_each(c, r, gw, gb, sums, out):
         n, at, place = c[LENGTH], r * c[LENGTH] * size, (r % c[PERIOD]) * c[LENGTH] * size
         mean, rstd = pointer(c[MEAN])[r], pointer(c[RSTD])[r]
         sums[0] = 0.0
@@ -183,12 +192,12 @@ def make_norm_rows_backward(dtype: int) -> tuple[Any, Any]:
         shift = scalar(np.float64(rstd) * sums[0] / n) if c[SUBTRACTS] else scalar(0)
         slope = scalar(np.float64(rstd) * np.float64(rstd) * sums[1] / n)
         write_each(
-            pointer(c[X] + at), pointer(c[G] + at), pointer(c[W] + place), pointer(c[GX] + at), n, mean, rstd, shift,
+            pointer(c[X] + at), pointer(c[G] + at), pointer(c[W] + place), pointer(out), n, mean, rstd, shift,
             slope,
         )  # fmt: skip
 
     @jit
-    def row_runs(c, r, gw, gb, sums):
+    def row_runs(c, r, gw, gb, sums, out):
         n, run, at = c[LENGTH], c[RUN], r * c[LENGTH] * size
         positions = n // run
         place = (r % c[PERIOD]) * positions * size
@@ -214,7 +223,7 @@ def make_norm_rows_backward(dtype: int) -> tuple[Any, Any]:
             o = at + p * run * size
             factor = rstd * pointer(c[W] + place)[p] if c[W] != 0 else rstd
             write_run(
-                pointer(c[X] + o), pointer(c[G] + o), pointer(c[GX] + o), run, mean, factor, scalar(shift),
+                pointer(c[X] + o), pointer(c[G] + o), pointer(out + o - at), run, mean, factor, scalar(shift),
                 scalar(slope),
             )  # fmt: skip
 
@@ -225,12 +234,19 @@ def make_norm_rows_backward(dtype: int) -> tuple[Any, Any]:
         gw = c[PARTS] + 2 * k * factors * size
         gb = gw + factors * size
         clear(gw, 2 * factors)
-        sums = wide(scratch)
+        sums, size_of_row = wide(scratch), c[LENGTH] * size
+        streamed = is_streamed(c[GX], size_of_row, size_of_row * c[ROWS])
         for r in range(k * c[SHARE], min((k + 1) * c[SHARE], c[ROWS])):
+            gx = c[GX] + r * size_of_row
+            out = scratch + LINE if streamed else gx
             if c[RUN] == 1:
-                row_each(c, r, gw, gb, sums)
+                row_each(c, r, gw, gb, sums, out)
             else:
-                row_runs(c, r, gw, gb, sums)
+                row_runs(c, r, gw, gb, sums, out)
+            if streamed:
+                stream(out, gx, size_of_row)
+        if streamed:
+            finish_stream()
         return 0
 
     @jit
