@@ -19,7 +19,7 @@ import numpy as np
 from tapegrad.kernels.gemm_micro import host_tile, multiply_kernel
 from tapegrad.kernels.gemm_pack import pack_kernel
 from tapegrad.kernels.philox_words import GROUP, GROUP_BLOCKS, fill_words
-from tapegrad.kernels.reduce_lanes import greater, row_reducer, step_of
+from tapegrad.kernels.reduce_lanes import greater_number, row_reducer, step_of
 from tapegrad.kernels.vector_exp import exp2_below
 from tapegrad.kernels.vector_math import log2
 from tapegrad.native.cache import jit, jit_sums
@@ -58,7 +58,7 @@ def make_tiles(dtype: int) -> dict[str, Any]:
     gap, height = panel * size, tile.rows
     multiply, pack = multiply_kernel(array_dtype, tile), pack_kernel(array_dtype, tile)
     columns = 4 * panel
-    largest = row_reducer(dtype, dtype, -np.inf, step_of(greater), greater)
+    largest = row_reducer(dtype, dtype, -np.inf, step_of(greater_number), greater_number)
 
     @jit
     def chunk_of(width):

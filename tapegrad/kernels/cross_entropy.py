@@ -10,14 +10,19 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tapegrad.kernels.softmax import BLOCK, make_row_exponentials
+from tapegrad.kernels.softmax import BLOCK, SHORT, TASK, make_row_exponentials
+from tapegrad.kernels.streaming import finish_stream, is_streamed, stream
 from tapegrad.kernels.vector_math import exp, log
 from tapegrad.native.cache import jit
 from tapegrad.native.dtypes import FLOAT64, ITEM_BYTES, POINTERS, SCALARS
-from tapegrad.native.pointers import int64_at
+from tapegrad.native.parallel import parallel_for
+from tapegrad.native.pointers import float64_bits, float64_from_bits, int64_at, stack_words
 
 NONE, MEAN, SUM = range(3)
 LOSS, GRADIENT, TANGENT, SCALE, SCALE_SUM = range(5)
+
+# the words of a task's context
+H, X, T, W, Y, ROWS, CLASSES, REDUCTION, IGNORED, SMOOTHING, DIVISOR, ALL_WEIGHTS, SHARE, PARTS = range(14)
 
 
 @jit
@@ -51,7 +56,7 @@ def make_target_sums(dtype: int) -> tuple[Callable[..., float], Callable[..., fl
 
 
 def make_cross_entropy(dtype: int, mode: int) -> Callable[..., int]:
-    """Return ``run(h, x, t, w, y, rows, n, reduction, ignored, smoothing, scratch)``, the first five being addresses.
+    """Return ``run(pool, h, x, t, w, y, rows, n, reduction, ignored, smoothing)``; h to y are addresses.
 
     By mode, y is: LOSS the loss; GRADIENT the gradient for x, given h that for the loss; TANGENT the loss's change
     along h (like x); SCALE a_i u_i for each row, given h like the loss; SCALE_SUM its transpose, given h of [rows].
@@ -94,25 +99,26 @@ def make_cross_entropy(dtype: int, mode: int) -> Callable[..., int]:
         return 0
 
     @jit
-    def run(h, x, t_address, w, y_address, rows, n, reduction, ignored, smoothing, scratch):
-        t = int64_at(t_address)
-        y, given = pointer(y_address), pointer(h)
-        divisor = weight_sum(w, t_address, rows, ignored) if reduction == MEAN else 1.0
-        all_weights = np.float64(n)
-        if w != 0:
-            all_weights = 0.0
-            for c in range(n):
-                all_weights += np.float64(pointer(w)[c])
+    def task(context, k, scratch):
+        """Take SHARE rows; leave the sum of what they give at PARTS + k."""
+        c = int64_at(context)
+        h, x, w, y_address, n, reduction = c[H], c[X], c[W], c[Y], c[CLASSES], c[REDUCTION]
+        t, y, given, ignored = int64_at(c[T]), pointer(c[Y]), pointer(c[H]), c[IGNORED]
+        smoothing, divisor = float64_from_bits(c[SMOOTHING]), float64_from_bits(c[DIVISOR])
+        all_weights, start, stop = float64_from_bits(c[ALL_WEIGHTS]), k * c[SHARE], min((k + 1) * c[SHARE], c[ROWS])
+        streamed = mode == GRADIENT and is_streamed(y_address, n * size, c[ROWS] * n * size)
         maxima, sums, buffer = scratch, scratch + 8 * BLOCK, scratch + 16 * BLOCK
         block = 1 if mode == TANGENT else max(1, BLOCK // max(n, 1))
         grand = 0.0
-        for first in range(0, rows, block):
-            count = min(rows - first, block)
+        for first in range(start, stop, block):
+            count = min(stop - first, block)
             place = first * n * size
+            target_place = buffer if streamed else y_address + place
             if mode == GRADIENT:
-                exponentials(x + place, y_address + place, count, n, maxima, sums)
-            elif mode == TANGENT or (mode == LOSS and n > BLOCK):
-                wide(sums)[0] = log_sum(x + place, n, buffer, maxima)
+                exponentials(x + place, target_place, count, n, maxima, sums)
+            elif mode == TANGENT or (mode == LOSS and n > SHORT):
+                for r in range(count):
+                    wide(sums)[r] = log_sum(x + place + r * n * size, n, maxima + 8 * r)
             elif mode == LOSS:
                 exponentials(x + place, buffer, count, n, maxima, sums)
             for r in range(count):
@@ -127,13 +133,13 @@ def make_cross_entropy(dtype: int, mode: int) -> Callable[..., int]:
                     y[row] = scalar(u * a) if keep else scalar(0)
                 elif mode == GRADIENT:
                     u = np.float64(given[row if reduction == NONE else 0]) / divisor
-                    here = y_address + row * n * size
+                    here = target_place + r * n * size
                     if keep:
                         write_gradient(here, here, target, w, n, u, a, wide(sums)[r], smoothing)
                     else:
                         zeros = pointer(here)
-                        for c in range(np.uintp(n)):
-                            zeros[c] = scalar(0)
+                        for j in range(np.uintp(n)):
+                            zeros[j] = scalar(0)
                 else:
                     value = 0.0
                     here = x + row * n * size
@@ -148,8 +154,35 @@ def make_cross_entropy(dtype: int, mode: int) -> Callable[..., int]:
                     if reduction == NONE:
                         y[row] = scalar(value)
                     grand += value
-        if (mode == LOSS or mode == TANGENT or mode == SCALE_SUM) and reduction != NONE:
-            y[0] = scalar(grand / divisor)
+            if streamed:
+                stream(buffer, y_address + place, count * n * size)
+        if streamed:
+            finish_stream()
+        wide(c[PARTS])[k] = grand
         return 0
+
+    @jit
+    def run(pool, h, x, t_address, w, y_address, rows, n, reduction, ignored, smoothing):
+        context = stack_words(16)
+        c = int64_at(context)
+        parts = stack_words(128)
+        c[H], c[X], c[T], c[W], c[Y], c[ROWS], c[CLASSES] = h, x, t_address, w, y_address, rows, n
+        c[REDUCTION], c[IGNORED], c[SMOOTHING], c[PARTS] = reduction, ignored, float64_bits(smoothing), parts
+        divisor = weight_sum(w, t_address, rows, ignored) if reduction == MEAN else 1.0
+        all_weights = np.float64(n)
+        if w != 0:
+            all_weights = 0.0
+            for j in range(n):
+                all_weights += np.float64(pointer(w)[j])
+        c[DIVISOR], c[ALL_WEIGHTS] = float64_bits(divisor), float64_bits(all_weights)
+        c[SHARE] = max(TASK // max(n, 1), (rows + 127) // 128, 1)
+        count = (rows + c[SHARE] - 1) // c[SHARE]
+        status = parallel_for(pool, task, context, count)
+        grand = 0.0
+        for k in range(count):
+            grand += wide(parts)[k]
+        if (mode == LOSS or mode == TANGENT or mode == SCALE_SUM) and reduction != NONE:
+            pointer(y_address)[0] = scalar(grand / divisor)
+        return status
 
     return run

@@ -1,31 +1,49 @@
 """Softmax, its logarithm and their gradients along one dimension of a contiguous [outer, n, inner] array.
 
-Rows (inner = 1) are taken in blocks of up to 2048 elements that stay in the first-level cache: the maximum of each
+Rows (inner = 1) of up to SHORT elements are taken in blocks that stay in the first-level cache: the maximum of each
 row, one loop of exponentials over the whole block (a row of ten alone would not fill a vector), the sum of each row.
-Otherwise 256 columns go together.
+Longer ones are summed as they are exponentiated. A nan is not looked for: it spreads by the sum. Otherwise 256 columns
+go together. Tasks are some rows, or one of the outer arrays.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 
-from tapegrad.kernels.reduce_lanes import add, greater, row_reducer, step_of
+from tapegrad.kernels.reduce_lanes import add, greater_number, row_reducer, step_of
+from tapegrad.kernels.streaming import finish_stream, is_streamed, stream
+from tapegrad.kernels.vector_exp import exp_below
 from tapegrad.kernels.vector_math import exp, log
-from tapegrad.native.cache import jit
+from tapegrad.native.cache import jit, jit_sums
 from tapegrad.native.dtypes import FLOAT64, ITEM_BYTES, POINTERS, SCALARS
+from tapegrad.native.parallel import parallel_for
+from tapegrad.native.pointers import int64_at, stack_words
 
+# the words of a task's context
+X, TARGET, G, OUTER, LENGTH, INNER, SHARE = range(7)
+
+TASK = 49152  # elements of a task
 BLOCK = 2048
+SHORT = 128  # elements of a row, of which many go together
 _WIDTH = 256
 
 
+@jit
+def _share(outer, n):
+    """Return how many of the outer arrays a task takes."""
+    if outer * n <= TASK + TASK // 2:
+        return outer
+    return max(TASK // max(n, 1), 1)
+
+
 def make_row_exponentials(dtype: int) -> tuple[Callable[..., int], Callable[..., float]]:
-    """Return ``exponentials(x, e, rows, n, maxima, sums)``, ``log_sum(x, n, buffer, maximum)``, all on addresses.
+    """Return ``exponentials(x, e, rows, n, maxima, sums)``, ``log_sum(x, n, maximum)``, all on addresses.
 
     The first writes e = exp(x - row's maximum) and the rows' maxima and sums of e (float64); the second returns the
-    sum of exp(x - maximum) of a long row, in blocks, and writes only ``buffer`` (BLOCK elements) and ``maximum``.
+    sum of exp(x - maximum) of a row, and writes only ``maximum``.
     """
     pointer, size, scalar = POINTERS[dtype], ITEM_BYTES[dtype], SCALARS[dtype]
-    largest = row_reducer(dtype, dtype, -np.inf, step_of(greater), greater)
+    largest = row_reducer(dtype, dtype, -np.inf, step_of(greater_number), greater_number)
     total = row_reducer(dtype, dtype, 0, step_of(add), add)
     wide = POINTERS[FLOAT64]
 
@@ -36,9 +54,39 @@ def make_row_exponentials(dtype: int) -> tuple[Callable[..., int], Callable[...,
             result += np.float64(total(pointer(e_address + first * size), min(n - first, BLOCK), scalar(0)))
         return result
 
+    @jit_sums
+    def exponentials_from(x, e, n, top):
+        result = scalar(0)
+        for i in range(np.uintp(n)):
+            y = exp_below(x[i] - top)
+            e[i] = y
+            result += y
+        return result
+
+    @jit_sums
+    def sum_from(x, n, top):
+        result = scalar(0)
+        for i in range(np.uintp(n)):
+            result += exp_below(x[i] - top)
+        return result
+
+    @jit
+    def long_rows(x_address, e_address, rows, n, maxima, sums):
+        for r in range(rows):
+            top = largest(pointer(x_address + r * n * size), n, scalar(0))
+            maxima[r] = top
+            sums[r] = 0.0
+            for first in range(0, n, BLOCK):
+                at = (r * n + first) * size
+                part = exponentials_from(pointer(x_address + at), pointer(e_address + at), min(n - first, BLOCK), top)
+                sums[r] += np.float64(part)
+
     @jit
     def exponentials(x_address, e_address, rows, n, maxima_address, sums_address):
         maxima, sums = wide(maxima_address), wide(sums_address)
+        if n > SHORT:
+            long_rows(x_address, e_address, rows, n, maxima, sums)
+            return 0
         for r in range(rows):
             x, e = pointer(x_address + r * n * size), pointer(e_address + r * n * size)
             top = largest(x, n, scalar(0))
@@ -47,30 +95,25 @@ def make_row_exponentials(dtype: int) -> tuple[Callable[..., int], Callable[...,
                 e[i] = x[i] - top
         e = pointer(e_address)
         for i in range(np.uintp(rows * n)):
-            e[i] = exp(e[i])
+            e[i] = exp_below(e[i])
         for r in range(rows):
             sums[r] = row_sum(e_address + r * n * size, n)
         return 0
 
     @jit
-    def log_sum(x_address, n, buffer_address, maximum_address):
+    def log_sum(x_address, n, maximum_address):
         top = largest(pointer(x_address), n, scalar(0))
         wide(maximum_address)[0] = top
-        buffer = pointer(buffer_address)
         result = 0.0
         for first in range(0, n, BLOCK):
-            m = min(n - first, BLOCK)
-            x = pointer(x_address + first * size)
-            for i in range(np.uintp(m)):
-                buffer[i] = exp(x[i] - top)
-            result += np.float64(total(buffer, m, scalar(0)))
+            result += np.float64(sum_from(pointer(x_address + first * size), min(n - first, BLOCK), top))
         return result
 
     return exponentials, log_sum
 
 
 def make_softmax(dtype: int, logarithm: bool) -> Callable[..., int]:
-    """Return ``softmax(x_address, y_address, outer, n, inner, scratch)``; scratch has 64 KiB."""
+    """Return ``softmax(pool, x_address, y_address, outer, n, inner)``."""
     pointer, size, scalar = POINTERS[dtype], ITEM_BYTES[dtype], SCALARS[dtype]
     exponentials, _ = make_row_exponentials(dtype)
     wide = POINTERS[FLOAT64]
@@ -116,49 +159,70 @@ def make_softmax(dtype: int, logarithm: bool) -> Callable[..., int]:
         return 0
 
     @jit
-    def softmax(x_address, y_address, outer, n, inner, scratch):
-        if n == 0:
-            return 0
-        step = n * inner * size
-        if inner == 1:
-            block = max(1, BLOCK // n)
-            for first in range(0, outer, block):
-                rows = min(outer - first, block)
-                x, y = x_address + first * step, y_address + first * step
-                exponentials(x, y, rows, n, scratch, scratch + 8 * BLOCK)
-                finish_rows(x, y, rows, n, scratch, scratch + 8 * BLOCK)
-            return 0
-        for r in range(outer):
-            for first in range(0, inner, _WIDTH):
-                offset = r * step + first * size
-                stripe(x_address + offset, y_address + offset, n, inner, min(inner - first, _WIDTH), scratch)
+    def rows_of(x_address, y_address, rows, n, scratch, streamed):
+        """Take rows whose exponentials stay in the first-level cache, in scratch memory where y is streamed."""
+        block, step = max(1, BLOCK // n), n * size
+        maxima, sums, held = scratch, scratch + 8 * BLOCK, scratch + 16 * BLOCK
+        for first in range(0, rows, block):
+            count = min(rows - first, block)
+            x, y = x_address + first * step, y_address + first * step
+            out = held if streamed else y
+            exponentials(x, out, count, n, maxima, sums)
+            finish_rows(x, out, count, n, maxima, sums)
+            if streamed:
+                stream(out, y, count * step)
+        if streamed:
+            finish_stream()
         return 0
+
+    @jit
+    def task(context, k, scratch):
+        c = int64_at(context)
+        step = c[LENGTH] * c[INNER] * size
+        start, stop = k * c[SHARE], min((k + 1) * c[SHARE], c[OUTER])
+        if c[INNER] == 1:
+            streamed = is_streamed(c[TARGET], step, step * c[OUTER])
+            return rows_of(c[X] + start * step, c[TARGET] + start * step, stop - start, c[LENGTH], scratch, streamed)
+        for r in range(start, stop):
+            for first in range(0, c[INNER], _WIDTH):
+                at = r * step + first * size
+                stripe(c[X] + at, c[TARGET] + at, c[LENGTH], c[INNER], min(c[INNER] - first, _WIDTH), scratch)
+        return 0
+
+    @jit
+    def softmax(pool, x, y, outer, n, inner):
+        if n == 0 or outer == 0 or inner == 0:
+            return 0
+        context = stack_words(8)
+        c = int64_at(context)
+        c[X], c[TARGET], c[OUTER], c[LENGTH], c[INNER] = x, y, outer, n, inner
+        c[SHARE] = _share(outer, n * inner)
+        return parallel_for(pool, task, context, (outer + c[SHARE] - 1) // c[SHARE])
 
     return softmax
 
 
 def make_softmax_backward(dtype: int, logarithm: bool) -> Callable[..., int]:
-    """Return ``backward(g_address, y_address, gx_address, outer, n, inner, scratch)``.
+    """Return ``backward(pool, g_address, y_address, gx_address, outer, n, inner)``.
 
     gx = y (g - sum(g y)) for softmax's result y; gx = g - exp(y) sum(g) for log_softmax's.
     """
     pointer, size, scalar = POINTERS[dtype], ITEM_BYTES[dtype], SCALARS[dtype]
-    total = row_reducer(dtype, dtype, 0, step_of(add), add)
+
+    @jit_sums
+    def block_sum(g, y, n):
+        result = scalar(0)
+        for i in range(np.uintp(n)):
+            result += g[i] if logarithm else g[i] * y[i]
+        return result
 
     @jit
     def row(g_address, y_address, gx_address, n):
         g, y, gx = pointer(g_address), pointer(y_address), pointer(gx_address)
         wide_sum = 0.0
         for first in range(0, n, BLOCK):
-            m = min(n - first, BLOCK)
-            if logarithm:
-                wide_sum += np.float64(total(pointer(g_address + first * size), m, scalar(0)))
-            else:
-                a, b = pointer(g_address + first * size), pointer(y_address + first * size)
-                c = pointer(gx_address + first * size)
-                for i in range(np.uintp(m)):
-                    c[i] = a[i] * b[i]
-                wide_sum += np.float64(total(c, m, scalar(0)))
+            at = first * size
+            wide_sum += np.float64(block_sum(pointer(g_address + at), pointer(y_address + at), min(n - first, BLOCK)))
         s = scalar(wide_sum)
         for i in range(np.uintp(n)):
             gx[i] = g[i] - exp(y[i]) * s if logarithm else y[i] * (g[i] - s)
@@ -181,16 +245,31 @@ def make_softmax_backward(dtype: int, logarithm: bool) -> Callable[..., int]:
         return 0
 
     @jit
-    def backward(g_address, y_address, gx_address, outer, n, inner, scratch):
-        step = n * inner * size
-        for r in range(outer):
-            g, y, gx = g_address + r * step, y_address + r * step, gx_address + r * step
-            if inner == 1:
-                row(g, y, gx, n)
+    def task(context, k, scratch):
+        c = int64_at(context)
+        step = c[LENGTH] * c[INNER] * size
+        streamed = c[INNER] == 1 and is_streamed(c[TARGET], step, step * c[OUTER])
+        for r in range(k * c[SHARE], min((k + 1) * c[SHARE], c[OUTER])):
+            g, y, gx = c[G] + r * step, c[X] + r * step, c[TARGET] + r * step
+            if c[INNER] == 1:
+                out = scratch if streamed else gx
+                row(g, y, out, c[LENGTH])
+                if streamed:
+                    stream(out, gx, step)
                 continue
-            for first in range(0, inner, _WIDTH):
+            for first in range(0, c[INNER], _WIDTH):
                 o = first * size
-                stripe(g + o, y + o, gx + o, n, inner, min(inner - first, _WIDTH), scratch)
+                stripe(g + o, y + o, gx + o, c[LENGTH], c[INNER], min(c[INNER] - first, _WIDTH), scratch)
+        if streamed:
+            finish_stream()
         return 0
+
+    @jit
+    def backward(pool, g, y, gx, outer, n, inner):
+        context = stack_words(8)
+        c = int64_at(context)
+        c[G], c[X], c[TARGET], c[OUTER], c[LENGTH], c[INNER] = g, y, gx, outer, n, inner
+        c[SHARE] = _share(outer, n * inner)
+        return parallel_for(pool, task, context, (outer + c[SHARE] - 1) // max(c[SHARE], 1))
 
     return backward

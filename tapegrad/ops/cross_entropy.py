@@ -108,10 +108,10 @@ def _kernel(mode: int) -> Callable[[int, int], Callable[..., int]]:
             if status < 0:
                 return status
             return run(
-                data_address(st, input_slot(frame, 0)), data_address(st, input_slot(frame, at)), t,
+                state_of(st).pool, data_address(st, input_slot(frame, 0)), data_address(st, input_slot(frame, at)), t,
                 address_or_zero(st, input_slot(frame, at + 2)), data_address(st, output_slot(frame, 0)), rows, n,
                 attribute(frame, REDUCTION), attribute(frame, IGNORED),
-                float64_from_bits(attribute(frame, SMOOTHING)), state_of(st).workspace,
+                float64_from_bits(attribute(frame, SMOOTHING)),
             )  # fmt: skip
 
         return kernel

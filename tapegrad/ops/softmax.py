@@ -42,7 +42,7 @@ def _forward_kernel(logarithm: bool) -> Callable[[int, int], Callable[..., int]]
             extents(slot_of(st, input_slot(frame, 0)), attribute(frame, MASK), words)
             outer, n, inner = int64_at(words)[0], int64_at(words)[1], int64_at(words)[2]
             x, y = data_address(st, input_slot(frame, 0)), data_address(st, output_slot(frame, 0))
-            return softmax_into(x, y, outer, n, inner, state_of(st).workspace)
+            return softmax_into(state_of(st).pool, x, y, outer, n, inner)
 
         return kernel
 
@@ -59,7 +59,7 @@ def _backward_kernel(logarithm: bool) -> Callable[[int, int], Callable[..., int]
             outer, n, inner = int64_at(words)[0], int64_at(words)[1], int64_at(words)[2]
             g, y = data_address(st, input_slot(frame, 0)), data_address(st, input_slot(frame, 1))
             gx = data_address(st, output_slot(frame, 0))
-            return backward_into(g, y, gx, outer, n, inner, state_of(st).workspace)
+            return backward_into(state_of(st).pool, g, y, gx, outer, n, inner)
 
         return kernel
 
