@@ -131,8 +131,8 @@ def write_vectors(per_image, images, pitch, height, width, lanes, image_down, do
     Images are ``per_image`` lanes apart, their rows ``pitch``; results are apart by so many bytes.
     """
     starts, segments = int64_at(starts_at), int64_at(segments_at)
-    if down == pitch * across:
-        height, width = 1, (height - 1) * pitch + width
+    if pitch == width and down == width * across:
+        height, width = 1, height * width
     count, seen = 0, 0
     for q in range(images):
         for row in range(height):
