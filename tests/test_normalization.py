@@ -139,6 +139,27 @@ def test_nan_stays_in_its_row_or_channel():
     assert np.isnan(nn.BatchNorm2d(3)(tg.tensor(x)).detach().numpy()).any((0, 2, 3)).tolist() == [False, True, False]
 
 
+def test_large_results_that_pass_the_caches_by():
+    x, g = (data(4400, 1024, seed=k).astype("float32") for k in range(2))
+    leaf, layer = tg.tensor(x, requires_grad=True), nn.LayerNorm(1024)
+    y = layer(leaf)
+    y.backward(tg.tensor(g))
+    hat = (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True)
+    np.testing.assert_allclose(y.detach().numpy(), hat, atol=1e-4)
+    middle = g - g.mean(1, keepdims=True) - hat * (g * hat).mean(1, keepdims=True)
+    np.testing.assert_allclose(leaf.grad.numpy(), middle / x.std(1, keepdims=True), atol=1e-4)
+    np.testing.assert_allclose(layer.weight.grad.numpy(), (g * hat).sum(0), atol=0.02)
+    e = np.exp(x)
+    np.testing.assert_allclose(tg.softmax(tg.tensor(x), 1).numpy(), e / e.sum(1, keepdims=True), rtol=1e-5)
+
+
+def test_a_gradient_out_of_a_reshape_is_not_copied():
+    x = tg.tensor(data(2, 4, 3).astype("float32"), requires_grad=True)
+    (F.group_norm(x, 2) ** 2).sum().backward()
+    x.grad.add_(1)
+    assert not x.grad._is_view() and x.grad.view(-1).shape == (24,)
+
+
 def test_empty_batches():
     assert nn.LayerNorm(3)(tg.ones(0, 3)).shape == (0, 3)
     assert nn.GroupNorm(3, 3)(tg.ones(0, 3, 2)).shape == (0, 3, 2)

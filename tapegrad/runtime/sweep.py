@@ -37,6 +37,7 @@ from tapegrad.runtime.layout import (
     GIVE,
     GRAPH_FREED,
     HOOKED,
+    IS_VIEW,
     KERNEL_MISSING,
     MAX_OUTPUTS,
     NO_DERIVATIVE,
@@ -124,6 +125,24 @@ def _is_sole_owner(st, slot):
         return False
     storage = storage_row(state_of(st).storages, row.storage)
     return storage.refs == 1 and storage.owner < 0
+
+
+@jit
+def _part_from_base(st, slot):
+    """Make a contiguous view that alone has its memory, and that nobody else reaches, a tensor of its own.
+
+    A gradient that comes out of a reshape is one: it needs no copy to become a ``.grad``.
+    """
+    row = slot_of(st, slot)
+    if row.base < 0 or row.refs != 1 or row.data_refs != 1 or row.offset != 0 or not row.flags & CONTIGUOUS:
+        return
+    storage = storage_row(state_of(st).storages, row.storage)
+    if storage.refs != 1 or storage.owner >= 0 or row.producer >= 0:
+        return
+    base = types.int64(row.base)
+    row.base = -1
+    row.flags &= ~IS_VIEW
+    release_row(st, base)
 
 
 @jit
@@ -521,6 +540,7 @@ def _accumulate(st, slot):
     row = slot_of(st, slot)
     gradient = types.int64(row.cotangent)
     if row.grad < 0:
+        _part_from_base(st, gradient)
         if not state.grad_enabled and _is_sole_owner(st, gradient):
             retain(st, gradient)
         else:
