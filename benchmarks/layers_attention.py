@@ -1,4 +1,4 @@
-"""Attention and transformer layers beside torch."""
+"""Attention, transformer layers, softmax and cross entropy beside torch."""
 
 from __future__ import annotations
 
@@ -35,6 +35,17 @@ def layer(make: Any, *shape: int) -> Any:
     return build
 
 
+def softmax(library: Any, random: Any) -> tuple[Any, list[Any]]:
+    x = library.tensor(random.standard_normal((8192, 768), dtype="float32"), requires_grad=True)
+    return lambda: library.softmax(x, 1), [x]
+
+
+def cross_entropy(library: Any, random: Any) -> tuple[Any, list[Any]]:
+    x = library.tensor(random.standard_normal((8192, 768), dtype="float32"), requires_grad=True)
+    target = library.tensor(random.integers(0, 768, 8192))
+    return lambda: library.nn.functional.cross_entropy(x, target), [x]
+
+
 CASES = [
     attention(8, 8, 64, 32, False),
     attention(32, 4, 64, 32, True),
@@ -43,6 +54,8 @@ CASES = [
     attention(8, 8, 512, 64, False),
     attention(8, 8, 512, 64, True),
     attention(1, 4, 2048, 64, True),
+    Case("softmax 8192x768", softmax, 1.8),
+    Case("cross entropy 8192x768", cross_entropy, 1.8),
     Case("multihead attention 16x128x256, 8 heads", layer(
         lambda nn: nn.MultiheadAttention(256, 8, batch_first=True), 16, 128, 256), 1.2),
     Case("encoder layer 16x128x256, 8 heads", layer(
