@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tapegrad.capture.checking import Trial
 from tapegrad.capture.compare import first_difference, form_of
 from tapegrad.capture.epochs import Epoch
 from tapegrad.capture.errors import CaptureError
@@ -31,10 +32,11 @@ class Compiled:
         variants: what was captured, one for each way in which it was called.
     """
 
-    def __init__(self, function: Callable[..., Any], limit: int) -> None:
+    def __init__(self, function: Callable[..., Any], limit: int, checks: int = 0) -> None:
         functools.update_wrapper(self, function)
         self._function = function
         self._limit = limit
+        self._checks = checks  # replays of each program that run beside the function itself
         self.variants: list[Variant] = []
         self._misses = 0  # calls in a row whose guards did not hold and for which there was no program
 
@@ -96,7 +98,7 @@ class Compiled:
         for variant in self.variants:
             fits = variant.program is not None and variant.modes == modes and variant.tensors == shapes
             if fits and _same(variant.structure, structure) and variant.guards.hold():
-                return variant
+                return None if variant.checks_left else variant
         return None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -112,6 +114,8 @@ class Compiled:
                     if _shapes(tensors) == variant.tensors:
                         return self._record(variant, args, kwargs, tensors)
                     continue
+                if variant.checks_left:
+                    return self._checked(variant, args, kwargs, tensors)
                 variant.guards.refresh()
                 status = variant.program.run(*[tensor._handle for tensor in tensors])
                 if status == 0:
@@ -137,6 +141,7 @@ class Compiled:
         if len(self.variants) >= self._limit:
             del self.variants[0]
         variant = Variant(structure, Guards(self._function, _plain_values(structure)), _shapes(tensors), modes)
+        variant.checks_left = self._checks
         self.variants.append(variant)
         return variant
 
@@ -180,6 +185,37 @@ class Compiled:
         variant.form = form
         return self._assemble(variant, tensors, lambda k: copies[k])
 
+    def _checked(self, variant: Variant, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
+        """Replay and run the function, from the same state; raise CaptureError where they differ."""
+        assert variant.program is not None
+        if _shapes(tensors) != variant.tensors:
+            return self._record(variant, args, kwargs, tensors)
+        variant.guards.refresh()
+        trial = Trial(variant.program, tensors)
+        status = trial.run()
+        if status < 0 and not variant.refused(status):
+            raise_status(status)
+        if status < 0:
+            return self._record(variant, args, kwargs, tensors)
+        with recording() as notes:
+            structure, returned, outputs = _detached(self._function(*args, **kwargs), tensors)
+        try:
+            places = [(slot_of(tensor), storage_of(tensor)) for tensor in outputs]
+            form = [*form_of(notes, classify(notes, tensors), places), (returned, structure)]
+            if form != variant.form:
+                problem = first_difference(variant.form or [], form, notes)
+            else:
+                problem = trial.difference(notes)
+            if problem:
+                raise CaptureError(
+                    f"{self._function.__qualname__}: a replay is not what the function computes: {problem}"
+                )
+            variant.checks_left -= 1
+            copies = [tensor.clone() for tensor in outputs]
+            return self._assemble(variant, tensors, lambda k: copies[k])
+        finally:
+            release(notes)
+
     def _result(self, variant: Variant, tensors: Sequence[Tensor]) -> Any:
         assert variant.program is not None
         return self._assemble(variant, tensors, variant.program.output)
@@ -218,6 +254,7 @@ class _Bound:
         return self._compiled._epoch((self._instance,), arrays, *options)
 
 
+_CHECKS = 3  # replays that are checked, where no number is given
 _PATIENCE = 4  # calls that differ from the one before
 
 
@@ -267,7 +304,7 @@ def _plain_values(structure: Any) -> list[Any]:
     return [value for item in items for value in _plain_values(item)]
 
 
-def compile(function: Callable[..., Any] | None = None, *, limit: int = 8) -> Any:
+def compile(function: Callable[..., Any] | None = None, *, limit: int = 8, check: bool | int = False) -> Any:
     """Return a function that computes what ``function`` does, after two calls as one compiled call without Python.
 
     The first calls run the function as it is and note every operation: forward, backward, optimiser. When two calls in
@@ -278,6 +315,9 @@ def compile(function: Callable[..., Any] | None = None, *, limit: int = 8) -> An
         function: of tensors, NumPy arrays, modules, optimisers, plain values and containers of them. What it returns is
             detached from the graph.
         limit: how many programs are kept.
+        check: run the first three replays of each program (or so many) beside the function itself, from the same state,
+            and raise CaptureError for the first operation whose results differ. The function's own side effects, such
+            as printing, then happen in these calls too.
 
     Raises:
         CaptureError: (from calls) the function does what a replay could not repeat, such as reading a value.
@@ -291,5 +331,5 @@ def compile(function: Callable[..., Any] | None = None, *, limit: int = 8) -> An
         [0.0, 2.0, 4.0, 6.0]
     """
     if function is None:
-        return functools.partial(compile, limit=limit)
-    return Compiled(function, limit)
+        return functools.partial(compile, limit=limit, check=check)
+    return Compiled(function, limit, _CHECKS if check is True else int(check))

@@ -179,16 +179,18 @@ class Program:
         return self._memory([*frame, *operands, *instruction.attributes])
 
     def _steps(self) -> Iterator[Step]:
-        """Yield what replay runs: an instruction, or a group of them."""
+        """Yield what replay runs: an instruction, or a group of them; note which in ``spans``."""
         groups = {group.first: group for group in self.groups}
+        self.spans: list[tuple[int, int]] = []  # of each step the first instruction and the one after the last
         k = 0
         while k < len(self.instructions):
             if k in groups:
+                self.spans.append((k, groups[k].last + 1))
                 yield self._tiles(groups[k])
-                k = groups[k].last + 1
             else:
+                self.spans.append((k, k + 1))
                 yield self._step(self.instructions[k], self._walks[k])
-                k += 1
+            k = self.spans[-1][1]
 
     def _step(self, instruction: Instruction, walk: Walk | None) -> Step:
         if instruction.kind != ELEMENTWISE:
@@ -302,6 +304,15 @@ class Program:
     def output_slots(self) -> list[int]:
         """The slots that hold the outputs of the last run."""
         return self._outputs
+
+    @property
+    def words(self) -> Any:
+        """The words that replay reads; see runtime/replay.py."""
+        return self._words
+
+    def slot(self, slot: int) -> int:
+        """Return the program's own slot for a slot of the recording."""
+        return self._slots.get(slot, slot)
 
     @property
     def address(self) -> int:

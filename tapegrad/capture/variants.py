@@ -26,6 +26,7 @@ class Variant:
     result: Any = None
     returned: tuple[tuple[str, int], ...] = ()
     failures: int = 0
+    checks_left: int = 0
 
     @staticmethod
     def refused(status: int) -> bool:
