@@ -24,7 +24,7 @@ def load_same(ours, theirs, torch):
     theirs.load_state_dict({key: torch.tensor(value) for key, value in state.items()})
 
 
-def compare(ours, theirs, call, *arrays):
+def compare_with_torch(ours, theirs, call, *arrays):
     """Compare ``call(library, module, *tensors)``, its gradients, and those of the parameters."""
     torch = pytest.importorskip("torch")
     load_same(ours, theirs, torch)
@@ -71,15 +71,15 @@ def test_torch_gives_the_same_attention(name):
 
     shape = (3, 5) if options.get("batch_first") else (5, 3)
     apart = [data(*shape, w, seed=w) for w in (8, options.get("kdim", 8), options.get("vdim", 8))]
-    compare(ours, theirs, call, *apart)
+    compare_with_torch(ours, theirs, call, *apart)
     if "kdim" not in options:
-        compare(ours, theirs, call, apart[0])
+        compare_with_torch(ours, theirs, call, apart[0])
 
 
 def test_torch_gives_the_same_without_batch():
     torch = pytest.importorskip("torch")
     ours, theirs = (lib.MultiheadAttention(8, 2).double() for lib in (nn, torch.nn))
-    compare(ours, theirs, lambda lib, m, q, k: m(q, k, k), data(4, 8), data(5, 8))
+    compare_with_torch(ours, theirs, lambda lib, m, q, k: m(q, k, k), data(4, 8), data(5, 8))
 
 
 @pytest.mark.parametrize("norm_first", [False, True])
@@ -95,7 +95,7 @@ def test_torch_gives_the_same_transformer(norm_first, batch_first):
         return module(source, target, tgt_mask=mask, src_key_padding_mask=padding, memory_key_padding_mask=padding)
 
     shapes = [(3, 5, 8), (3, 4, 8)] if batch_first else [(5, 3, 8), (4, 3, 8)]
-    compare(ours, theirs, call, *[data(*shape, seed=k) for k, shape in enumerate(shapes)])
+    compare_with_torch(ours, theirs, call, *[data(*shape, seed=k) for k, shape in enumerate(shapes)])
 
 
 def test_torch_begins_with_the_same_distribution_and_text():
