@@ -18,13 +18,16 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def test_the_readme_s_lines_train_a_model(capsys):
-    (program,) = blocks("README.md", "python")
+    program, captured = blocks("README.md", "python")
     assert len(program.splitlines()) == 15
     names = {}
     exec(program, names)
     losses = [float(line.split()[1]) for line in capsys.readouterr().out.splitlines()]
     assert len(losses) == 5
     assert losses[-1] < losses[0] / 50
+    exec(captured, names)
+    assert names["losses"].shape == (4,)
+    assert names["losses"].mean() < losses[0] / 50
 
 
 def test_the_quickstart_s_cells_run_in_order(tmp_path, monkeypatch):
