@@ -3,6 +3,7 @@
 import collections
 import gc
 import itertools
+import types
 
 import numpy as np
 import pytest
@@ -606,3 +607,38 @@ def test_an_optimizer_made_in_the_call_is_refused():
 
     with pytest.raises(CaptureError, match="made of Python's data"):
         calls_into([], lambda x: (step(x), tg.ones(1))[1])
+
+
+def test_a_setting_in_a_module_of_the_program_is_guarded(monkeypatch):
+    settings = types.ModuleType("settings")
+    settings.__file__ = "/home/somebody/settings.py"
+    settings.FACTOR = 2.0
+    monkeypatch.setitem(globals(), "settings", settings)
+    run = tg.compile(_scaled_by_a_setting)
+    for factor in (2.0, 3.0, 2.0):
+        settings.FACTOR = factor
+        for _ in range(3):
+            assert run(tg.ones(1)).item() == factor
+
+
+def _scaled_by_a_setting(x):
+    return x * settings.FACTOR  # noqa: F821
+
+
+def test_a_learning_rate_is_read_anew_wherever_the_optimizer_hides():
+    w = tg.zeros(1, requires_grad=True)
+    hidden = iter([optim.SGD([w], lr=1.0)])
+    holder = collections.deque(hidden, 1)
+
+    @tg.compile
+    def step():
+        w.grad = None
+        w.sum().backward()
+        holder[0].step()
+
+    expected = 0.0
+    for rate in (1.0, 1.0, 1.0, 0.5, 0.25):
+        holder[0].param_groups[0]["lr"] = rate
+        step()
+        expected -= rate
+        assert w.item() == expected

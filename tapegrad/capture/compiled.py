@@ -116,7 +116,7 @@ class Compiled:
                     continue
                 if variant.checks_left:
                     return self._checked(variant, args, kwargs, tensors)
-                variant.guards.refresh()
+                variant.refresh()
                 status = variant.program.run(*[tensor._handle for tensor in tensors])
                 if status == 0:
                     for call in variant.program.notes.deferred:
@@ -190,7 +190,7 @@ class Compiled:
         assert variant.program is not None
         if _shapes(tensors) != variant.tensors:
             return self._record(variant, args, kwargs, tensors)
-        variant.guards.refresh()
+        variant.refresh()
         trial = Trial(variant.program, tensors)
         status = trial.run()
         if status < 0 and not variant.refused(status):

@@ -139,7 +139,7 @@ class Epoch:
         program, batches = variant.program, self._batches
         assert program is not None
         assert batches is not None
-        variant.guards.refresh()
+        variant.refresh()
         words = np.array(self._words(variant, count), _INT64)
         start = time.perf_counter()
         status = program.run_steps([tensor._handle for tensor in batches], words.ctypes.data)

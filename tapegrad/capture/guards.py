@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dis
+import itertools
 import operator
 import random
+import sys
 import types
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -31,8 +33,6 @@ class Guards:
 
     Attributes:
         tensors: those that were found: parameters, buffers and others.
-        optimizers: those that were found; their numbers (learning rates, ...) may change, and are brought up to date
-            before a replay.
     """
 
     def __init__(self, function: Any, objects: Iterable[Any]) -> None:
@@ -42,7 +42,6 @@ class Guards:
         self._sized: list[Any] = []
         self._handles: list[int] = []
         self.tensors: list[Tensor] = []
-        self.optimizers: list[Optimizer] = []
         self._seen: set[int] = set()
         self._numpy: list[tuple[np.random.Generator, Any]] = []
         for container, key, value in _names_of(function):
@@ -88,11 +87,6 @@ class Guards:
             if len(sized) != length:
                 return f"a {type(sized).__name__} of length {length} has {len(sized)} items now"
         return "a tensor's flags, such as requires_grad"
-
-    def refresh(self) -> None:
-        """Bring the numbers that optimisers keep for their updates up to date."""
-        for optimizer in self.optimizers:
-            optimizer.refresh_numbers()
 
     def check_randomness(self) -> None:
         """Raise CaptureError where the call has drawn numbers from Python's or NumPy's generators."""
@@ -141,7 +135,7 @@ class Guards:
                 self._note(_Attributes(value), "training", value.training, depth)
 
     def _visit_optimizer(self, optimizer: Optimizer, depth: int) -> None:
-        self.optimizers.append(optimizer)
+        """Note what may not change: its numbers (learning rates, ...) may, see Notes.refreshers."""
         for group in optimizer.param_groups:
             self._sized.append(group["params"])
             for k, param in enumerate(group["params"]):
@@ -190,9 +184,13 @@ def _names_of(function: Any) -> Iterator[tuple[Any, Any, Any]]:
         yield {"module": function}, "module", function
     if not isinstance(function, types.FunctionType):
         return
-    for name in _globals_read(function.__code__):
-        if name in function.__globals__:
-            yield function.__globals__, name, function.__globals__[name]
+    for name, attributes in _globals_read(function.__code__):
+        value = function.__globals__.get(name, _SKIPPED)
+        if isinstance(value, types.ModuleType):
+            if attributes and attributes[0] in vars(value) and _is_of_a_user_s(value):
+                yield vars(value), attributes[0], vars(value)[attributes[0]]
+        elif value is not _SKIPPED:
+            yield function.__globals__, name, value
     for cell in function.__closure__ or ():
         try:
             yield _Attributes(cell), "cell_contents", cell.cell_contents
@@ -202,9 +200,26 @@ def _names_of(function: Any) -> Iterator[tuple[Any, Any, Any]]:
         yield function.__defaults__, k, value
 
 
-def _globals_read(code: types.CodeType) -> set[str]:
-    names = {instruction.argval for instruction in dis.get_instructions(code) if instruction.opname == "LOAD_GLOBAL"}
+def _globals_read(code: types.CodeType) -> set[tuple[str, tuple[str, ...]]]:
+    """Return the globals that code reads, each with the attribute that it reads of it, if it does."""
+    names: set[tuple[str, tuple[str, ...]]] = set()
+    instructions = [*dis.get_instructions(code)]
+    for instruction, following in itertools.pairwise([*instructions, instructions[-1]]):
+        if instruction.opname == "LOAD_GLOBAL":
+            attribute = following.opname in ("LOAD_ATTR", "LOAD_METHOD")
+            names.add((instruction.argval, (following.argval,) if attribute else ()))
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             names |= _globals_read(constant)
     return names
+
+
+def _is_of_a_user_s(module: types.ModuleType) -> bool:
+    """Return whether a module is the program's own, and not one of Python's or of an installed package."""
+    file = getattr(module, "__file__", None)
+    return (
+        file is not None
+        and "site-packages" not in file
+        and not file.startswith(sys.prefix)
+        and (module.__name__.split(".")[0] not in (*sys.stdlib_module_names, "tapegrad"))
+    )

@@ -97,6 +97,7 @@ class Notes:
         storages: likewise.
         data: storages that were made of Python's data.
         deferred: what the call has done in Python and a replay must do after the program: schedules' steps.
+        refreshers: what must be called before a replay, to bring numbers in memory (learning rates) up to date.
         updated: whether an operation came after one of these.
         gradients: of every leaf that had one before or has one now its slot: the handles (before, now), -1 for none.
     """
@@ -107,6 +108,7 @@ class Notes:
     storages: set[int] = field(default_factory=set)
     data: set[int] = field(default_factory=set)
     deferred: list[Callable[[], Any]] = field(default_factory=list)
+    refreshers: list[Callable[[], None]] = field(default_factory=list)
     updated: bool = False
     gradients: dict[int, tuple[int, int]] = field(default_factory=dict)
 
@@ -142,7 +144,7 @@ def recording() -> Iterator[Notes]:
     before = _gradients()
     machine.modes()  # makes this thread the one that the machine knows
     state = machine.state
-    machine.deferred, machine.made_of_data = [], []
+    machine.deferred, machine.made_of_data, machine.refreshers = [], [], {}
     state["capture_top"], state["capture_thread"], state["capture_id"] = 0, state["thread"], notes.number
     machine.capturing = threading.get_ident()
     state["capture"] = words.ctypes.data
@@ -159,6 +161,7 @@ def recording() -> Iterator[Notes]:
         release(notes)
         raise RuntimeError(f"the function runs too many operations to be captured ({top} words of notes)")
     notes.data = set(machine.made_of_data)
+    notes.refreshers = list(machine.refreshers.values())
     notes.deferred = [call for call, _ in machine.deferred]
     notes.updated = any(place < top for _, place in machine.deferred)
     after = _gradients()

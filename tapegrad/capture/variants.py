@@ -28,6 +28,12 @@ class Variant:
     failures: int = 0
     checks_left: int = 0
 
+    def refresh(self) -> None:
+        """Bring the numbers that the program reads from memory, such as learning rates, up to date."""
+        assert self.program is not None
+        for refresh in self.program.notes.refreshers:
+            refresh()
+
     @staticmethod
     def refused(status: int) -> bool:
         """Return whether a status of a replay says that it did not run, since what it was made for has changed."""

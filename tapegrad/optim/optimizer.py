@@ -14,6 +14,7 @@ from tapegrad.optim.group import Group, Row, checked_group
 from tapegrad.optim.numbers import Numbers
 from tapegrad.runtime.dtype import float32, float64, get_default_dtype
 from tapegrad.runtime.handle import Tensor
+from tapegrad.runtime.machine import machine
 from tapegrad.tensor.construct import tensor
 from tapegrad.tensor.gradients import clear_gradients, with_gradients
 
@@ -176,6 +177,8 @@ class Optimizer:
 
     def _numbers_of(self, key: Any, *values: float) -> int:
         """Return the handle of the tensor that has a group's numbers; it is written where one of them has changed."""
+        if machine.capturing:
+            machine.refreshers[id(self)] = self.refresh_numbers
         numbers = self._numbers.get(key)
         if numbers is None or len(numbers.values) != len(values):
             numbers = self._numbers[key] = Numbers(values)

@@ -55,6 +55,7 @@ class Machine:
         self.owners: dict[int, Any] = {}
         self.capturing = 0  # the thread that captures a function, if one does: it must not read values
         self.made_of_data: list[int] = []  # in a capture: the storages of tensors that were made of Python's data
+        self.refreshers: dict[int, Callable[[], None]] = {}  # in a capture: what brings numbers in memory up to date
         self.deferred: list[tuple[Callable[[], Any], int]] = []  # Python's part of a captured call, and when it came
         self._next_owner = 0
         self._make_tables()
