@@ -52,6 +52,10 @@ class Guards:
         self._flags = list(map(machine.flags_of, self._handles))
         self._random = _random_states()
 
+    def __len__(self) -> int:
+        """Return how many values are compared."""
+        return len(self._values) + len(self._sized) + len(self._handles)
+
     def hold(self) -> bool:
         """Return whether everything is as it was; about 30 ns a value."""
         try:
@@ -126,9 +130,11 @@ class Guards:
             for key, item in list(value.items()):
                 self._note(value, key, item, depth + 1)
         elif isinstance(value, types.FunctionType | types.MethodType):
+            if not _is_of_the_program(value.__module__ or ""):
+                return
             for container, key, found in _names_of(value):
                 self._note(container, key, found, depth + 1)
-        elif _is_of_a_user(value) or isinstance(value, Module):
+        elif isinstance(value, Module) or (hasattr(value, "__dict__") and _is_of_the_program(type(value).__module__)):
             for key, item in list(vars(value).items()):
                 self._note(vars(value), key, item, depth + 1)
             if isinstance(value, Module):
@@ -167,9 +173,12 @@ class _Attributes:
         return getattr(self._of, key)
 
 
-def _is_of_a_user(value: Any) -> bool:
-    """Return whether an object is of a class of the user's program, whose attributes the function may read."""
-    return hasattr(value, "__dict__") and type(value).__module__.split(".")[0] not in ("tapegrad", "numpy", "builtins")
+def _is_of_the_program(module: str) -> bool:
+    """Return whether a module, by its name, is the user's own, and not Python's or an installed package's."""
+    if module.split(".")[0] in (*sys.stdlib_module_names, "tapegrad"):
+        return module == "__main__"
+    file = getattr(sys.modules.get(module), "__file__", None) or ""
+    return "site-packages" not in file and "dist-packages" not in file
 
 
 def _names_of(function: Any) -> Iterator[tuple[Any, Any, Any]]:
@@ -187,7 +196,7 @@ def _names_of(function: Any) -> Iterator[tuple[Any, Any, Any]]:
     for name, attributes in _globals_read(function.__code__):
         value = function.__globals__.get(name, _SKIPPED)
         if isinstance(value, types.ModuleType):
-            if attributes and attributes[0] in vars(value) and _is_of_a_user_s(value):
+            if attributes and attributes[0] in vars(value) and _is_of_the_program(value.__name__):
                 yield vars(value), attributes[0], vars(value)[attributes[0]]
         elif value is not _SKIPPED:
             yield function.__globals__, name, value
@@ -212,14 +221,3 @@ def _globals_read(code: types.CodeType) -> set[tuple[str, tuple[str, ...]]]:
         if isinstance(constant, types.CodeType):
             names |= _globals_read(constant)
     return names
-
-
-def _is_of_a_user_s(module: types.ModuleType) -> bool:
-    """Return whether a module is the program's own, and not one of Python's or of an installed package."""
-    file = getattr(module, "__file__", None)
-    return (
-        file is not None
-        and "site-packages" not in file
-        and not file.startswith(sys.prefix)
-        and (module.__name__.split(".")[0] not in (*sys.stdlib_module_names, "tapegrad"))
-    )
