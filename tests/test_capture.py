@@ -4,6 +4,7 @@ import collections
 import gc
 import itertools
 import math
+import queue
 import types
 
 import numpy as np
@@ -378,13 +379,12 @@ def test_a_list_that_grows_is_refused():
 
 
 def test_a_tensor_put_into_a_hidden_place_is_refused():
-    place = iter([])
-    kept = collections.deque(place, 1)
+    kept = queue.SimpleQueue()
 
     @tg.compile
     def step(x):
         y = x * 2
-        kept.append(y)
+        kept.put(y)
         return y
 
     with pytest.raises(CaptureError, match="kept somewhere"):

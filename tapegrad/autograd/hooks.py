@@ -92,6 +92,14 @@ def _add(hooks: dict[int, Any], hook: Callable[[Tensor], Any]) -> RemovableHandl
     return handle
 
 
+def hooks_of(tensor: Tensor) -> tuple[dict[int, Callable[..., Any]], ...]:
+    """Return the hooks of a tensor, by their handles' numbers: before accumulation and after it; () if it has none."""
+    if not machine.flags_of(tensor._handle) & HOOKED:
+        return ()
+    found = _live(int(machine.table("handles")["slot"][tensor._handle]))
+    return () if found is None else (found.before, found.after)
+
+
 def run_hooks(slot: int, gradient: Tensor) -> Tensor:
     """Run the hooks of a slot on a gradient; return the gradient, or what the last hook put in its place."""
     found = _live(slot)

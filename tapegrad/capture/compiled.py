@@ -94,7 +94,7 @@ class Compiled:
         """Return the variant that would be replayed for a call with these arguments, or None."""
         tensors: list[Tensor] = []
         structure = take_apart(args, tensors)
-        modes, shapes = machine.modes(), _shapes(tensors)
+        modes, shapes = _modes(), _shapes(tensors)
         for variant in self.variants:
             fits = variant.program is not None and variant.modes == modes and variant.tensors == shapes
             if fits and _same(variant.structure, structure) and variant.guards.hold():
@@ -107,7 +107,7 @@ class Compiled:
             return self._function(*args, **kwargs)
         tensors: list[Tensor] = []
         structure = take_apart((args, tuple(kwargs.items())), tensors) if kwargs else take_apart(args, tensors)
-        modes = machine.modes()
+        modes = _modes()
         for variant in self.variants:
             if variant.modes == modes and _same(variant.structure, structure) and variant.guards.hold():
                 if variant.program is None:
@@ -164,7 +164,7 @@ class Compiled:
         returned: tuple[tuple[str, int], ...],
         outputs: list[Tensor],
     ) -> Any:
-        variant.guards.check_randomness()
+        variant.guards.check_hidden()
         storages = classify(notes, tensors)
         places = [(slot_of(tensor), storage_of(tensor)) for tensor in outputs]
         form = form_of(notes, storages, places)
@@ -273,6 +273,11 @@ def _detached(value: Any, arguments: list[Tensor]) -> tuple[Any, tuple[tuple[str
         if place is None:
             outputs.append(result.detach())
     return structure, tuple(returned), outputs
+
+
+def _modes() -> int:
+    """Return what the results of operations depend on besides their operands: the thread's modes, the default dtype."""
+    return machine.modes() | int(machine.state["default_dtype"]) << 8
 
 
 def _release_unless_used(variant: Variant, notes: Any) -> None:

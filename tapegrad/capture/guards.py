@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-import dis
-import itertools
+import functools
 import operator
-import random
-import sys
 import types
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
+from tapegrad.autograd.hooks import hooks_of
 from tapegrad.capture.errors import CaptureError
+from tapegrad.capture.reachable import (
+    Attributes,
+    Found,
+    Items,
+    attributes_of,
+    class_attributes_of,
+    global_random_states,
+    is_of_a_user,
+    is_of_the_program,
+    iterator_state_of,
+    names_of,
+    random_state_of,
+)
 from tapegrad.nn.module import Module
 from tapegrad.optim.optimizer import Optimizer
 from tapegrad.runtime.handle import Tensor
 from tapegrad.runtime.machine import machine
 
-PLAIN = (bool, int, float, complex, str, bytes, type(None))
+PLAIN = (bool, int, float, complex, str, bytes, type(None), np.generic, np.dtype)
 _DEPTH = 8
-_SKIPPED = (types.ModuleType, type, types.BuiltinFunctionType, np.ndarray, np.generic, np.dtype)
+_SKIPPED = (types.ModuleType, types.BuiltinFunctionType)
+_WHOLE = 1 << 16  # bytes up to which an array is compared as a whole; of a larger one so many are looked at
 
 
 class Guards:
@@ -43,14 +56,19 @@ class Guards:
         self._handles: list[int] = []
         self.tensors: list[Tensor] = []
         self._seen: set[int] = set()
-        self._numpy: list[tuple[np.random.Generator, Any]] = []
-        for container, key, value in _names_of(function):
-            self._note(container, key, value, 0)
+        self._kept: list[Any] = []  # what was seen, so that its id stays its own
+        self._arrays: list[tuple[Any, bytes]] = []
+        self._sets: list[tuple[Any, frozenset[Any]]] = []
+        # numbers of optimisers, and whether they are 0: then less is computed
+        self._zeros: list[tuple[Any, str, bool]] = []
+        self._hidden: list[tuple[str, Callable[[], Any], Any]] = []  # states that change without a trace
+        for found in names_of(function):
+            self._note(*found, 0)
         for value in objects:
             self._visit(value, 0)
         self._lengths = list(map(len, self._sized))
         self._flags = list(map(machine.flags_of, self._handles))
-        self._random = _random_states()
+        self._random = global_random_states()
 
     def __len__(self) -> int:
         """Return how many values are compared."""
@@ -58,48 +76,61 @@ class Guards:
 
     def hold(self) -> bool:
         """Return whether everything is as it was; about 30 ns a value."""
+        if list(map(len, self._sized)) != self._lengths:
+            return False
         try:
             found = map(operator.getitem, self._containers, self._keys)
             if not all(map(operator.is_, found, self._values)) and not self._equal():
                 return False
         except LookupError:
             return False
-        if list(map(len, self._sized)) != self._lengths:
-            return False
-        return list(map(machine.flags_of, self._handles)) == self._flags
+        return list(map(machine.flags_of, self._handles)) == self._flags and self._contents_hold()
+
+    def _contents_hold(self) -> bool:
+        return (
+            all(_bytes_of(array) == content for array, content in self._arrays)
+            and all(found == content for found, content in self._sets)
+            and all((group.get(name) == 0) == zero for group, name, zero in self._zeros)
+        )
 
     def _equal(self) -> bool:
         """Return whether what is not the same object is an equal plain value."""
-        for container, key, value in zip(self._containers, self._keys, self._values, strict=True):
-            found = container[key]
-            if found is not value and not (
-                isinstance(value, PLAIN) and type(found) is type(value) and (found == value or value != value)
-            ):
-                return False
-        return True
+        return all(
+            _is_same(container[key], value)
+            for container, key, value in zip(self._containers, self._keys, self._values, strict=True)
+        )
 
     def change(self) -> str:
         """Return, for a message, what is not as it was."""
+        for sized, length in zip(self._sized, self._lengths, strict=True):
+            if len(sized) != length:
+                return f"a {type(sized).__name__} of length {length} has {len(sized)} items now"
         for container, key, value in zip(self._containers, self._keys, self._values, strict=True):
             try:
                 found = container[key]
             except LookupError:
                 return f"{key!r} is gone"
-            if found is not value and not (isinstance(value, PLAIN) and found == value):
+            if not _is_same(found, value):
                 return f"{key!r} was {_shown(value)}, now {_shown(found)}"
-        for sized, length in zip(self._sized, self._lengths, strict=True):
-            if len(sized) != length:
-                return f"a {type(sized).__name__} of length {length} has {len(sized)} items now"
+        if not self._contents_hold():
+            return "an array or a set has changed"
         return "a tensor's flags, such as requires_grad"
 
-    def check_randomness(self) -> None:
-        """Raise CaptureError where the call has drawn numbers from Python's or NumPy's generators."""
-        if self._random != _random_states() or any(
-            generator.bit_generator.state != before for generator, before in self._numpy
-        ):
+    def check_hidden(self) -> None:
+        """Raise CaptureError where the call has changed a state that a replay would not change.
+
+        These are Python's and NumPy's generators of random numbers, and iterators.
+        """
+        changed = [kind for kind, state, before in self._hidden if state() != before]
+        if self._random != global_random_states() or "random" in changed:
             raise CaptureError(
                 "the function draws random numbers from NumPy or Python, which a replay would not draw anew: use "
                 "tg.rand and its kin, or pass the numbers in"
+            )
+        if changed:
+            raise CaptureError(
+                "the function takes items from an iterator or a generator, which a replay would not do: take them "
+                "outside, and pass them in as tensors"
             )
 
     def _note(self, container: Any, key: Any, value: Any, depth: int) -> None:
@@ -110,114 +141,106 @@ class Guards:
         self._values.append(value)
         self._visit(value, depth)
 
+    def _note_all(self, found: Iterable[Found], depth: int) -> None:
+        for container, key, value in found:
+            self._note(container, key, value, depth + 1)
+
     def _visit(self, value: Any, depth: int) -> None:
-        if id(value) in self._seen or depth > _DEPTH or isinstance(value, (*PLAIN, *_SKIPPED)):
+        if depth > _DEPTH or isinstance(value, (*PLAIN, *_SKIPPED)) or id(value) in self._seen:
             return
         self._seen.add(id(value))
+        self._kept.append(value)
+        for kind, state in (("random", random_state_of(value)), ("iterator", iterator_state_of(value))):
+            if state is not None:
+                self._hidden.append((kind, state, state()))
         if isinstance(value, Tensor):
-            self._handles.append(value._handle)
-            self.tensors.append(value)
-        elif isinstance(value, np.random.Generator):
-            self._numpy.append((value, value.bit_generator.state))
+            self._visit_tensor(value, depth)
+        elif isinstance(value, np.ndarray):
+            self._arrays.append((value, _bytes_of(value)))
         elif isinstance(value, Optimizer):
             self._visit_optimizer(value, depth)
-        elif isinstance(value, list | tuple):
+        elif isinstance(value, list | tuple | deque):
             self._sized.append(value)
-            for k, item in enumerate(value):
-                self._note(value, k, item, depth + 1)
+            self._note_all(((value, k, item) for k, item in enumerate(value)), depth)
         elif isinstance(value, dict):
             self._sized.append(value)
-            for key, item in list(value.items()):
-                self._note(value, key, item, depth + 1)
-        elif isinstance(value, types.FunctionType | types.MethodType):
-            if not _is_of_the_program(value.__module__ or ""):
-                return
-            for container, key, found in _names_of(value):
-                self._note(container, key, found, depth + 1)
-        elif isinstance(value, Module) or (hasattr(value, "__dict__") and _is_of_the_program(type(value).__module__)):
-            for key, item in list(vars(value).items()):
-                self._note(vars(value), key, item, depth + 1)
+            container = value if type(value) is dict else Items(value)
+            self._note_all(((container, key, item) for key, item in list(value.items())), depth)
+        elif isinstance(value, set | frozenset):
+            self._sets.append((value, frozenset(value)))
+        else:
+            self._visit_code(value, depth)
+
+    def _visit_code(self, value: Any, depth: int) -> None:
+        """Visit a function, a class or an object of one."""
+        if isinstance(value, type):
+            if is_of_a_user(value):
+                self._note_all(class_attributes_of(value), depth)
+        elif isinstance(value, types.FunctionType | types.MethodType) or hasattr(value, "__wrapped__"):
+            if is_of_the_program(value.__module__ or ""):
+                self._note_all(names_of(value), depth)
+        elif isinstance(value, staticmethod | classmethod):
+            self._visit(value.__func__, depth)
+        elif isinstance(value, property):
+            self._visit(value.fget, depth)
+        elif isinstance(value, functools.partial):
+            self._note_all(((Attributes(value), name, getattr(value, name)) for name in _PARTS), depth)
+        elif is_of_a_user(type(value)) or isinstance(value, Module):
+            if hasattr(value, "__dict__"):
+                self._sized.append(vars(value))
+            self._note_all(attributes_of(value), depth)
+            self._visit(type(value), depth)
             if isinstance(value, Module):
-                self._note(_Attributes(value), "training", value.training, depth)
+                self._note(Attributes(value), "training", value.training, depth)
+
+    def _visit_tensor(self, tensor: Tensor, depth: int) -> None:
+        self._handles.append(tensor._handle)
+        self.tensors.append(tensor)
+        for hooks in hooks_of(tensor):
+            self._visit(hooks, depth + 1)
 
     def _visit_optimizer(self, optimizer: Optimizer, depth: int) -> None:
         """Note what may not change: its numbers (learning rates, ...) may, see Notes.refreshers."""
+        self._sized += [optimizer.param_groups, optimizer.state]
+        self._note_all(((vars(optimizer), name, vars(optimizer)[name]) for name in ("state", "param_groups")), _DEPTH)
+        for hooks in optimizer._hooks.values():
+            self._visit(hooks, depth + 1)
+        items = Items(optimizer.state)
+        self._note_all(((items, param, state) for param, state in optimizer.state.items()), depth)
         for group in optimizer.param_groups:
             self._sized.append(group["params"])
             for k, param in enumerate(group["params"]):
                 self._note(group["params"], k, param, depth + 1)
             for name, option in group.items():
-                if isinstance(option, bool) or (isinstance(option, PLAIN) and not optimizer.keeps_numbers()):
+                if isinstance(option, int | float) and not isinstance(option, bool) and optimizer.keeps_numbers():
+                    self._zeros.append((group, name, option == 0))
+                elif isinstance(option, PLAIN):
                     self._note(group, name, option, depth + 1)
+
+
+_PARTS = ("func", "args", "keywords")  # of a functools.partial
+
+
+def _is_same(found: Any, value: Any) -> bool:
+    """Return whether a value is the one that was found before, or an equal plain one; 0.0 is not -0.0."""
+    if found is value:
+        return True
+    if not isinstance(value, PLAIN) or type(found) is not type(value):
+        return False
+    if isinstance(value, float | complex | np.generic):
+        return repr(found) == repr(value)
+    return bool(found == value)
+
+
+def _bytes_of(array: Any) -> bytes:
+    """Return the contents of an array; of a large one a part, from all over it."""
+    if array.dtype == object:
+        return b""
+    if array.nbytes <= _WHOLE:
+        return bytes(array.tobytes())
+    flat = array.reshape(-1) if array.flags.c_contiguous else array.flat
+    return bytes(np.asarray(flat[:: -(-array.nbytes // _WHOLE)]).tobytes())
 
 
 def _shown(value: Any) -> str:
     return repr(value)[:60] if isinstance(value, PLAIN) else f"a {type(value).__name__}"
-
-
-def _random_states() -> tuple[Any, ...]:
-    """Return the states of Python's and of NumPy's own generators."""
-    kind, keys, place, *rest = np.random.get_state()  # noqa: NPY002 (to see whether somebody has used it)
-    return random.getstate(), kind, np.asarray(keys).tobytes(), place, rest
-
-
-class _Attributes:
-    """Gives an object's attributes, those of its class too, by name."""
-
-    __slots__ = ("_of",)
-
-    def __init__(self, of: Any) -> None:
-        self._of = of
-
-    def __getitem__(self, key: str) -> Any:
-        return getattr(self._of, key)
-
-
-def _is_of_the_program(module: str) -> bool:
-    """Return whether a module, by its name, is the user's own, and not Python's or an installed package's."""
-    if module.split(".")[0] in (*sys.stdlib_module_names, "tapegrad"):
-        return module == "__main__"
-    file = getattr(sys.modules.get(module), "__file__", None) or ""
-    return "site-packages" not in file and "dist-packages" not in file
-
-
-def _names_of(function: Any) -> Iterator[tuple[Any, Any, Any]]:
-    """Yield (container, key, value) of the globals, cells, defaults and the bound object that a function reads."""
-    if isinstance(function, types.MethodType):
-        owner = function.__self__
-        if not isinstance(owner, type):
-            yield {"self": owner}, "self", owner
-        function = function.__func__
-    function = getattr(function, "__wrapped__", function)
-    if isinstance(function, Module):
-        yield {"module": function}, "module", function
-    if not isinstance(function, types.FunctionType):
-        return
-    for name, attributes in _globals_read(function.__code__):
-        value = function.__globals__.get(name, _SKIPPED)
-        if isinstance(value, types.ModuleType):
-            if attributes and attributes[0] in vars(value) and _is_of_the_program(value.__name__):
-                yield vars(value), attributes[0], vars(value)[attributes[0]]
-        elif value is not _SKIPPED:
-            yield function.__globals__, name, value
-    for cell in function.__closure__ or ():
-        try:
-            yield _Attributes(cell), "cell_contents", cell.cell_contents
-        except ValueError:  # not set yet
-            continue
-    for k, value in enumerate(function.__defaults__ or ()):
-        yield function.__defaults__, k, value
-
-
-def _globals_read(code: types.CodeType) -> set[tuple[str, tuple[str, ...]]]:
-    """Return the globals that code reads, each with the attribute that it reads of it, if it does."""
-    names: set[tuple[str, tuple[str, ...]]] = set()
-    instructions = [*dis.get_instructions(code)]
-    for instruction, following in itertools.pairwise([*instructions, instructions[-1]]):
-        if instruction.opname == "LOAD_GLOBAL":
-            attribute = following.opname in ("LOAD_ATTR", "LOAD_METHOD")
-            names.add((instruction.argval, (following.argval,) if attribute else ()))
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            names |= _globals_read(constant)
-    return names

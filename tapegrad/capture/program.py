@@ -262,6 +262,11 @@ class Program:
         slots, handles = machine.table("slots"), machine.table("handles")
         touched = {s for instruction in self.instructions for s in (*instruction.reads(), *instruction.writes())}
         for leaf, (before, after) in notes.gradients.items():
+            if leaf in self._slots and before != after:
+                raise CaptureError(
+                    "the call gives an argument a .grad, which a replay could not: return tg.autograd.grad(...), or "
+                    "let the function find the tensor instead of passing it"
+                )
             storage = int(slots["storage"][handles["slot"][after]]) if after >= 0 else -1
             if slots["refs"][leaf] <= 0 or (before < 0 and after < 0):
                 continue

@@ -24,6 +24,8 @@ def take_apart(value: Any, tensors: list[Tensor]) -> Any:
         return (list, tuple([take_apart(item, tensors) for item in value]))
     if isinstance(value, dict):
         return (dict, tuple([(key, take_apart(item, tensors)) for key, item in value.items()]))
+    if type(value) is float and value == 0:
+        return ("plain", float, value, str(value))  # 0.0 is not -0.0
     return ("plain", type(value), value)
 
 

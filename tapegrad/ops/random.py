@@ -30,7 +30,7 @@ from tapegrad.ops.registry import Op
 from tapegrad.ops.views import expand as _expand
 from tapegrad.runtime.dtype import DTYPES
 from tapegrad.runtime.entry_points import FIELDS
-from tapegrad.runtime.errors import raise_status
+from tapegrad.runtime.errors import raise_status, refuse_change
 from tapegrad.runtime.handle import Tensor
 from tapegrad.runtime.layout import BAD_ARGUMENT, CONTIGUOUS, REQUIRES_GRAD
 from tapegrad.runtime.machine import machine
@@ -38,6 +38,9 @@ from tapegrad.runtime.machine import machine
 _ADDRESS = FIELDS.index("address")
 _TYPE_NAMES = ("Bool", "Byte", "Int", "Long", "Float", "Double")
 _LARGEST = {BOOL: 1, UINT8: 255, INT32: 2**31 - 1, INT64: 2**63 - 1, FLOAT32: 2**24, FLOAT64: 2**53}
+
+
+_OUTSIDE = "do it outside"
 
 
 def _wrapped(number: int) -> int:
@@ -74,6 +77,8 @@ class Generator:
 
     def manual_seed(self, seed: int) -> Generator:
         """Set the seed (of 64 bits, negative ones too) and begin its stream; return the generator."""
+        if machine.capturing:
+            refuse_change("setting a generator's seed", _OUTSIDE)
         seed = int(seed)
         if not -(2**63) <= seed < 2**64:
             raise RuntimeError(f"Overflow when unpacking long: the seed {seed} has more than 64 bits")
@@ -92,12 +97,16 @@ class Generator:
 
     def get_state(self) -> Tensor:
         """Return the state as uint8 [16]: the seed and the place in its stream."""
+        if machine.capturing:
+            refuse_change("reading a generator's state", _OUTSIDE)
         state = finish(machine.new_tensor(UINT8, 16))
         ctypes.memmove(machine.fields_of(state._handle)[_ADDRESS], self._words, 16)
         return state
 
     def set_state(self, new_state: Tensor) -> Generator:
         """Go to a state that ``get_state`` returned; return the generator."""
+        if machine.capturing:
+            refuse_change("setting a generator's state", _OUTSIDE)
         if not isinstance(new_state, Tensor):
             raise TypeError(f"expected a torch.ByteTensor, but got {type(new_state).__name__}")
         fields = machine.fields_of(new_state._handle)

@@ -154,6 +154,12 @@ def refuse_reading(what: str) -> None:
         )
 
 
+def refuse_change(what: str, advice: str) -> None:
+    """Raise RuntimeError where a function that is being captured changes what a replay would not change."""
+    if machine.capturing and machine.capturing == threading.get_ident():
+        raise RuntimeError(f"{what} at {user_line()}: a function that is captured by tg.compile cannot do it: {advice}")
+
+
 def raise_status(status: int) -> NoReturn:
     """Raise the exception that a negative status of the machine stands for."""
     if machine.error is not None:

@@ -9,6 +9,7 @@ from tapegrad.ops.calls import normal_dim
 from tapegrad.runtime.dtype import DTYPES
 from tapegrad.runtime.dtype import dtype as DType
 from tapegrad.runtime.entry_points import FIELDS
+from tapegrad.runtime.errors import refuse_change
 from tapegrad.runtime.handle import Tensor, wrap
 from tapegrad.runtime.layout import CONTIGUOUS, INFERENCE, IS_VIEW, REQUIRES_GRAD, UNVERSIONED
 from tapegrad.runtime.machine import machine
@@ -186,6 +187,8 @@ def _data(self: Tensor) -> Tensor:
 def _set_data(self: Tensor, value: Tensor) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"data: expected a Tensor, got {type(value).__name__}")
+    if machine.capturing:
+        refuse_change("assigning .data", "its replay writes into the same memory: use .data.copy_(...)")
     wanted = machine.flags_of(self._handle) & REQUIRES_GRAD
     grad = self.grad
     replacement = wrap(machine.detach_slot(value._handle, 0))
