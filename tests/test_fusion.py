@@ -132,3 +132,18 @@ def test_the_memory_plan_never_gives_a_place_to_two_at_once():
                     end = min(plan.places[a] + sizes[a], plan.places[b] + sizes[b])
                     assert start >= end, (a, b)
         assert plan.size < sum(sizes.values())
+
+
+@pytest.mark.parametrize("dtype", [tg.float32, tg.float64])
+def test_single_numbers_are_computed_as_uncaptured(dtype):
+    def program(x, y):
+        z = (x * y - x / y + 0.5) * -x
+        z -= y
+        return z, (z + x).requires_grad_().neg(), x / 0.0, -(x - x)
+
+    captured = tg.compile(program)
+    for k in range(5):
+        x, y = (tg.tensor(value, dtype=dtype) for value in (0.3 + k, 1.7 - k))
+        for a, b in zip(values(program(x, y)), values(captured(x, y)), strict=True):
+            np.testing.assert_array_equal(a, b)
+            assert np.signbit(a) == np.signbit(b)

@@ -27,12 +27,14 @@ class Operand:
         offset: into it, in bytes.
         stride: 1, or 0 for a single element.
         item: bytes of an element.
+        dtype: its dtype's code.
     """
 
     storage: int
     offset: int
     stride: int
     item: int
+    dtype: int
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ class Walk:
 
     total: int
     operands: tuple[Operand, ...]
+
+    @property
+    def dtypes(self) -> set[int]:
+        """The dtypes of result and operands."""
+        return {operand.dtype for operand in self.operands}
 
     @property
     def in_place(self) -> bool:
@@ -87,7 +94,7 @@ def walk_of(instruction: Instruction) -> Walk | None:
         else:
             return None
         item = ITEM_BYTES[int(row["dtype"])]
-        found.append(Operand(storages[k], int(row["offset"]) * item, stride, item))
+        found.append(Operand(storages[k], int(row["offset"]) * item, stride, item, int(row["dtype"])))
     return Walk(total, tuple(found))
 
 

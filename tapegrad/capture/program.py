@@ -16,7 +16,7 @@ from tapegrad.capture.fusion import Group, Operand, Walk, find_groups, walk_of
 from tapegrad.capture.notes import Instruction, Notes
 from tapegrad.capture.plan import Plan, lifetimes_of, plan_memory
 from tapegrad.capture.storages import classify, slot_of, storage_of
-from tapegrad.native.dtypes import DTYPE_NAMES
+from tapegrad.native.dtypes import DTYPE_NAMES, FLOAT32, FLOAT64
 from tapegrad.runtime import replay
 from tapegrad.runtime.core import compile_one
 from tapegrad.runtime.handle import Tensor, wrap
@@ -33,6 +33,7 @@ from tapegrad.runtime.layout import (
 from tapegrad.runtime.machine import WORKSPACE_BYTES, machine
 
 _SMALL = 1 << 16  # elements up to which a kernel is called as it is
+_FLOATS = ({FLOAT32}, {FLOAT64})
 _IN_PLACE = 128  # elements from which an elementwise kernel must not write where it reads
 
 
@@ -44,6 +45,7 @@ class Step:
     function: int
     argument: int
     extra: int = 0
+    operands: tuple[Operand, ...] = ()  # whose addresses the three words are
 
 
 class Program:
@@ -153,6 +155,9 @@ class Program:
         words = np.zeros(replay.HEAD_WORDS, np.int64)
         words[replay.COUNT] = len(code)
         words[replay.CODE] = self._memory([[s.kind, s.function, s.argument, s.extra] for s in code])
+        for k, step in enumerate(code):
+            for place, operand in enumerate((*step.operands, *step.operands[-1:])[:3], 1):
+                self._set_address(int(words[replay.CODE]) + 8 * (replay.INSTRUCTION_WORDS * k + place), operand)
         words[replay.STATE_BLOCK] = self._state.ctypes.data
         words[replay.RUN], words[replay.RUN_STEPS] = compile_one("run_program"), compile_one("run_steps")
         self._set_inputs(words)
@@ -198,6 +203,8 @@ class Program:
         if walk is None or walk.total > _SMALL or (walk.in_place and walk.total > _IN_PLACE):
             result = self._slots.get(instruction.results[0], instruction.results[0])
             return Step(replay.RUN_ELEMENTWISE, instruction.kernel, self._frame(instruction), result)
+        if walk.total == 1 and instruction.op.name in replay.SCALAR_OPS and walk.dtypes in _FLOATS:
+            return self._scalar_step(instruction, walk)
         arguments = [1, walk.total]
         for operand in walk.operands:
             arguments += [0, 0, operand.stride]
@@ -205,6 +212,13 @@ class Program:
         for k, operand in enumerate(walk.operands):
             self._set_address(start + 8 * (2 + 3 * k), operand)
         return Step(replay.RUN_PLAIN, instruction.kernel, start)
+
+    def _scalar_step(self, instruction: Instruction, walk: Walk) -> Step:
+        """Return the step of an operation on single numbers, whose addresses are in the instruction itself."""
+        kind = replay.RUN_SCALAR + replay.SCALAR_OPS.index(instruction.op.name)
+        kind += len(replay.SCALAR_OPS) * (walk.dtypes == {FLOAT32})
+        addresses = [self._address(operand) for operand in walk.operands]
+        return Step(kind, addresses[0], addresses[1], addresses[-1], tuple(walk.operands))
 
     def _tiles(self, group: Group) -> Step:
         """Return the step that runs a group tile by tile."""
@@ -225,11 +239,12 @@ class Program:
         words = [len(members), replay.TILE, group.walks[0].total, start]
         return Step(replay.RUN_TILES, 0, self._memory(words))
 
+    def _address(self, operand: Operand) -> int:
+        return int(machine.table("storages")["address"][operand.storage]) + operand.offset
+
     def _set_address(self, word: int, operand: Operand, local: int | None = None) -> None:
         """Write an operand's address, or the number of its local buffer, into a word; note where an input's is."""
-        base = int(machine.table("storages")["address"][operand.storage])
-        value = base + operand.offset if local is None else local
-        ctypes.c_int64.from_address(word).value = value
+        ctypes.c_int64.from_address(word).value = self._address(operand) if local is None else local
         if operand.storage in self._patches:
             self._patches[operand.storage].append((word, operand.offset))
 

@@ -10,7 +10,7 @@ from numba import types
 from tapegrad.native.cache import jit
 from tapegrad.native.fastcall import as_int64, from_int64
 from tapegrad.native.parallel import parallel_for
-from tapegrad.native.pointers import call1, call2, int64_at, stack_words, symbol
+from tapegrad.native.pointers import call1, call2, float64_at, int64_at, pointer_to, stack_words, symbol
 from tapegrad.runtime.blocks import give_block
 from tapegrad.runtime.elementwise import run_elementwise
 from tapegrad.runtime.emit import emit_one
@@ -63,7 +63,8 @@ from tapegrad.runtime.threads import enter_thread
 ) = range(19)
 INPUT_SLOT, INPUT_STORAGE, INPUT_PATCH, INPUT_PATCH_COUNT, INPUT_WRITTEN, INPUT_GIVEN, INPUT_WORDS = range(7)
 INSTRUCTION_WORDS = 4
-RUN_PLAIN, RUN_ELEMENTWISE, RUN_GENERAL, RUN_TILES = range(4)
+RUN_PLAIN, RUN_ELEMENTWISE, RUN_GENERAL, RUN_TILES, RUN_SCALAR = range(5)
+SCALAR_OPS = ("add", "sub", "mul", "div", "neg")  # of one number: a kernel's prologue would take most of the time
 
 # what replay returns where it does not run; statuses of kernels are below
 WRONG_INPUT, WRONG_HANDLE, WRONG_GRADIENT, BUSY = -101, -102, -103, -104
@@ -77,6 +78,7 @@ MAX_LOCALS = 64
 _TILES_A_TASK = 8
 _ANY_SIZE = 1 << 60  # of an input, whose own size is known to the tensor that is given
 
+_float32_at = pointer_to("f4")
 _memcpy = symbol("memcpy", types.int64, types.int64, types.int64, types.int64)
 _save_thread = symbol("PyEval_SaveThread", types.int64)
 _restore_thread = symbol("PyEval_RestoreThread", types.void, types.int64)
@@ -116,6 +118,26 @@ def _run_tiles(context, k, scratch):
 
 
 @jit
+def _scalar(op, a, b):
+    if op == 0:
+        return a + b
+    if op == 1:
+        return a - b
+    if op == 2:
+        return a * b
+    return a / b if op == 3 else -a
+
+
+@jit
+def _run_scalar(op, result, a, b):
+    """Compute one of SCALAR_OPS on single numbers: float64, or from len(SCALAR_OPS) on float32."""
+    if op < 5:
+        float64_at(result)[0] = _scalar(op, float64_at(a)[0], float64_at(b)[0])
+    else:
+        _float32_at(result)[0] = _scalar(op - 5, _float32_at(a)[0], _float32_at(b)[0])
+
+
+@jit
 def _read_elsewhere(args, count, size, copied):
     """Have a kernel that writes where it reads read a copy: it would not be vectorised (see runtime/elementwise.py)."""
     result = args[2]
@@ -148,8 +170,10 @@ def run_program(program, unused):
                 return status
         elif kind == RUN_ELEMENTWISE:
             run_elementwise(st, code[at + 1], code[at + 2], code[at + 3])
-        else:
+        elif kind == RUN_TILES:
             _run_group(st, code[at + 2])
+        else:
+            _run_scalar(kind - RUN_SCALAR, code[at + 1], code[at + 2], code[at + 3])
         at += INSTRUCTION_WORDS
     return 0
 
