@@ -52,8 +52,10 @@ from tapegrad.native.parallel import parallel_for
 from tapegrad.native.pointers import call2, int64_at, stack_words
 from tapegrad.ops.addresses import CONVOLUTION, address_of
 from tapegrad.ops.registry import FLOATS, OF_ENTRY, Op, declare
+from tapegrad.runtime.blocks import give_block, size_class, take_block
 from tapegrad.runtime.layout import (
     GENERAL,
+    OUT_OF_MEMORY,
     attribute,
     data_address,
     input_count,
@@ -62,10 +64,8 @@ from tapegrad.runtime.layout import (
     shape_in,
     slot_of,
     state_of,
-    storage_row,
 )
 from tapegrad.runtime.machine import machine
-from tapegrad.runtime.memory import new_storage, release_storage
 
 _BLOCK = 1024  # elements that are summed before float64 takes their sum
 _TASK_BYTES = 256 << 10
@@ -291,16 +291,18 @@ def _weight_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
         words = stack_words(WORDS)
         p = int64_at(words)
         _describe(st, frame, words, shape_in(g)[1], shape_in(x)[1], shape_in(x)[0])
-        storage = new_storage(st, plan(words))
-        if storage < 0:
-            return storage
+        # no storage: a captured program runs this with a state of its own, which must not take rows of tables
+        index = size_class(plan(words))
+        p[PARTIAL] = take_block(st, index)
+        if p[PARTIAL] == 0:
+            return OUT_OF_MEMORY
         p[X], p[W] = data_address(st, input_slot(frame, 0)), data_address(st, input_slot(frame, 1))
-        p[Y], p[PARTIAL] = data_address(st, output_slot(frame, 0)), storage_row(state_of(st).storages, storage).address
+        p[Y] = data_address(st, output_slot(frame, 0))
         pool = state_of(st).pool
         status = parallel_for(pool, task, words, p[PARTS] * p[NGB] * p[NMB])
         if status >= 0:
             status = parallel_for(pool, combine, words, p[GROUPS] * blocks_of(p))
-        release_storage(st, storage)
+        give_block(st, p[PARTIAL], index)
         return status
 
     return kernel
