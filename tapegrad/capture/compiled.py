@@ -29,7 +29,7 @@ class Compiled:
     """A function that is captured when it is called and then replayed; see ``compile``.
 
     Attributes:
-        variants: what was captured, one for each way in which it was called.
+        variants: what was captured, one for each way in which it was called, the last used first.
     """
 
     def __init__(self, function: Callable[..., Any], limit: int, checks: int = 0) -> None:
@@ -119,6 +119,8 @@ class Compiled:
                 variant.refresh()
                 status = variant.program.run(*[tensor._handle for tensor in tensors])
                 if status == 0:
+                    if variant is not self.variants[0]:
+                        self._put_first(variant)
                     for call in variant.program.notes.deferred:
                         call()
                     return self._result(variant, tensors)
@@ -127,22 +129,26 @@ class Compiled:
         self._count_miss(structure)
         return self._record(self._new_variant(structure, modes, tensors), args, kwargs, tensors)
 
+    def _put_first(self, variant: Variant) -> None:
+        """Have the variants in the order of their last use: the next call is likely as the last one."""
+        self.variants.remove(variant)
+        self.variants.insert(0, variant)
+
     def _count_miss(self, structure: Any) -> None:
         """Raise CaptureError where what the function reads has changed before each of many calls."""
         same = [variant for variant in self.variants if _same(variant.structure, structure)]
-        self._misses = self._misses + 1 if same and not same[-1].guards.hold() else 0
+        self._misses = self._misses + 1 if same and not same[0].guards.hold() else 0
         if self._misses > self._limit + _PATIENCE:
             raise CaptureError(
                 f"{self._function.__qualname__} reads what changes in each call, so it cannot be replayed: "
-                f"{same[-1].guards.change()}. Pass it as a tensor, or leave it out of the captured function"
+                f"{same[0].guards.change()}. Pass it as a tensor, or leave it out of the captured function"
             )
 
     def _new_variant(self, structure: Any, modes: int, tensors: Sequence[Tensor]) -> Variant:
-        if len(self.variants) >= self._limit:
-            del self.variants[0]
+        del self.variants[self._limit - 1 :]
         variant = Variant(structure, Guards(self._function, _plain_values(structure)), _shapes(tensors), modes)
         variant.checks_left = self._checks
-        self.variants.append(variant)
+        self.variants.insert(0, variant)
         return variant
 
     def _record(self, variant: Variant, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:

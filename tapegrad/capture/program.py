@@ -80,6 +80,7 @@ class Program:
         self._adopt_rows(outputs)
         self.plan = self._place(outputs)
         self._words = self._build(notes, arguments, others)
+        self.address = int(self._words.ctypes.data)
 
     # ---- rows ----
 
@@ -314,11 +315,11 @@ class Program:
 
     def run(self, *handles: int) -> int:
         """Run the program on the tensors with these handles; return 0 or a status."""
-        return machine.replay(self._words.ctypes.data, *handles)
+        return machine.replay(self.address, *handles)
 
     def run_steps(self, handles: Sequence[int], steps: int) -> int:
         """Run the program on batch after batch; see runtime/replay.py for the words at ``steps``."""
-        return machine.replay_steps(self._words.ctypes.data, *handles, steps)
+        return machine.replay_steps(self.address, *handles, steps)
 
     @property
     def output_slots(self) -> list[int]:
@@ -334,14 +335,9 @@ class Program:
         """Return the program's own slot for a slot of the recording."""
         return self._slots.get(slot, slot)
 
-    @property
-    def address(self) -> int:
-        """The address of the program's words."""
-        return int(self._words.ctypes.data)
-
     def output(self, k: int) -> Tensor:
         """Return a copy of output ``k`` of the last run."""
-        return wrap(machine.output(self._words.ctypes.data, k))
+        return wrap(machine.output(self.address, k))
 
     def __len__(self) -> int:
         return len(self.instructions)

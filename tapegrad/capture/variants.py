@@ -13,7 +13,7 @@ from tapegrad.runtime import replay
 _REPLAYS_REFUSED = (replay.WRONG_INPUT, replay.WRONG_HANDLE, replay.WRONG_GRADIENT, replay.BUSY)
 
 
-@dataclass
+@dataclass(eq=False)
 class Variant:
     """One way in which the function was called: its guards, and the program once two calls have been the same."""
 
