@@ -147,3 +147,30 @@ def test_single_numbers_are_computed_as_uncaptured(dtype):
         for a, b in zip(values(program(x, y)), values(captured(x, y)), strict=True):
             np.testing.assert_array_equal(a, b)
             assert np.signbit(a) == np.signbit(b)
+
+
+def reads_one_element(x):
+    reversed_x = x.flip(0)
+    y = x * reversed_x[5:6] + 1  # x's reversal is over here, but for the tiles to come
+    return y.sum(), y.amax()
+
+
+def reads_a_wider_dtype(x):
+    wide = x.double().flip(0)
+    y = (x * wide).float() + 1
+    return y.sum(), y.flip(0)
+
+
+@pytest.mark.parametrize("program", [reads_one_element, reads_a_wider_dtype])
+def test_what_a_group_reads_shares_no_memory_with_what_it_writes(program):
+    rng = np.random.default_rng(0)
+    captured = tg.compile(program)
+    for _ in range(4):
+        x = tg.from_numpy(rng.normal(size=40_000).astype(np.float32))
+        for a, b in zip(values(program(x)), values(captured(x)), strict=True):
+            np.testing.assert_array_equal(a, b)
+    made = captured.variants[0].program
+    for group in made.groups:
+        touched = {operand.storage for walk in group.walks for operand in walk.operands}
+        places = [made.plan.places[storage] for storage in touched & made.plan.places.keys()]
+        assert len(set(places)) == len(places)

@@ -123,6 +123,14 @@ def find_groups(
     return groups
 
 
+def widen_lifetimes(groups: Sequence[Group], lifetimes: dict[int, tuple[int, int]]) -> None:
+    """Have what a group touches live as long as the group, all of whose members run on one tile before the next."""
+    for group in groups:
+        for storage in {operand.storage for walk in group.walks for operand in walk.operands} & lifetimes.keys():
+            first, last = lifetimes[storage]
+            lifetimes[storage] = (min(first, group.first), max(last, group.last))
+
+
 def _may_join(members: list[Walk], walk: Walk) -> bool:
     """Return whether tile after tile computes the same as member after member.
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from tapegrad.capture.dead_code import without_dead_code
 from tapegrad.capture.errors import CaptureError
-from tapegrad.capture.fusion import Group, Operand, Walk, find_groups, walk_of
+from tapegrad.capture.fusion import Group, Operand, Walk, find_groups, walk_of, widen_lifetimes
 from tapegrad.capture.notes import Instruction, Notes
 from tapegrad.capture.plan import Plan, lifetimes_of, plan_memory
 from tapegrad.capture.storages import classify, slot_of, storage_of
@@ -133,6 +133,7 @@ class Program:
         for storage in {storage for group in self.groups for storage in group.local}:
             del lifetimes[storage]
             machine.release_block(storage)
+        widen_lifetimes(self.groups, lifetimes)
         plan = plan_memory(lifetimes, {storage: int(rows["bytes"][storage]) for storage in lifetimes})
         self._block = np.empty(plan.size + 64, np.uint8)
         start = (self._block.ctypes.data + 63) // 64 * 64
