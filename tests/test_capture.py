@@ -650,3 +650,22 @@ def test_the_library_itself_is_not_guarded():
     for _ in range(3):
         run(tg.ones(1, 2))
     assert len(run.variants[0].guards) < 20
+
+
+@pytest.mark.parametrize("view", [lambda y: y.t(), lambda y: y.sum().expand(3000), lambda y: y[:, ::2]], ids=str)
+def test_an_epoch_collects_results_that_are_views_of_any_strides(view):
+    x = tg.arange(120.0).reshape(40, 3)
+    found = tg.compile(lambda rows: view(rows * 2)).epoch(x, batch_size=2)
+    for k, result in enumerate(found):
+        np.testing.assert_array_equal(result.numpy(), view(x[2 * k : 2 * k + 2] * 2).numpy())
+
+
+def test_an_epoch_leaves_its_arrays_alone():
+    x = tg.zeros(40)
+
+    def step(rows):
+        rows += 1
+        return rows.sum()
+
+    assert tg.compile(step).epoch(x, batch_size=2).tolist() == [2] * 20
+    assert x.tolist() == [0] * 40

@@ -277,7 +277,7 @@ def _detached(value: Any, arguments: list[Tensor]) -> tuple[Any, tuple[tuple[str
         place = next((k for k, tensor in enumerate(arguments) if tensor is result), None)
         returned.append(("output", len(outputs)) if place is None else ("input", place))
         if place is None:
-            outputs.append(result.detach())
+            outputs.append(result.detach().contiguous())  # an epoch copies them as they lie
     return structure, tuple(returned), outputs
 
 

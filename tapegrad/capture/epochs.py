@@ -98,7 +98,7 @@ class Epoch:
     def _batch_of(self, k: int) -> list[Tensor]:
         first, last = k * self._batch, min((k + 1) * self._batch, self._rows)
         if self._order is None:
-            return [array[first:last] for array in self._arrays]
+            return [array[first:last].clone() for array in self._arrays]
         return [functions["index_select"](array, 0, self._order[first:last]) for array in self._arrays]
 
     def _one_step(self) -> None:

@@ -119,7 +119,9 @@ _captures = 0
 
 def _note_words() -> Any:
     if not _memory:
-        _memory.append(mmap.mmap(-1, 8 * NOTE_WORDS))
+        _memory.append(
+            mmap.mmap(-1, 8 * NOTE_WORDS, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        )  # a forked child has its own
     return np.frombuffer(_memory[0], np.int64)
 
 
