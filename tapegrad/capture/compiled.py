@@ -13,6 +13,7 @@ from tapegrad.capture.compare import first_difference, form_of
 from tapegrad.capture.epochs import Epoch
 from tapegrad.capture.errors import CaptureError
 from tapegrad.capture.guards import Guards
+from tapegrad.capture.native import NativeFunction
 from tapegrad.capture.notes import recording, release
 from tapegrad.capture.program import Program
 from tapegrad.capture.storages import classify, slot_of, storage_of
@@ -20,7 +21,7 @@ from tapegrad.capture.trees import put_together, take_apart
 from tapegrad.capture.variants import Variant
 from tapegrad.ops import functions
 from tapegrad.runtime.errors import raise_status
-from tapegrad.runtime.handle import Tensor
+from tapegrad.runtime.handle import Tensor, wrap
 from tapegrad.runtime.machine import machine
 from tapegrad.tensor.construct import from_numpy
 
@@ -38,10 +39,19 @@ class Compiled:
         self._limit = limit
         self._checks = checks  # replays of each program that run beside the function itself
         self.variants: list[Variant] = []
+        self._native: NativeFunction | None = None
         self._misses = 0  # calls in a row whose guards did not hold and for which there was no program
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else _Bound(self, instance)
+
+    @property
+    def njit(self) -> NativeFunction:
+        """The function for ``@njit`` code, C and SciPy; see ``NativeFunction``."""
+        if self._native is None:
+            self._native = NativeFunction(lambda: self, _name_of(self._function))
+        self._native.renew()
+        return self._native
 
     def epoch(
         self,
@@ -117,15 +127,16 @@ class Compiled:
                 if variant.checks_left:
                     return self._checked(variant, args, kwargs, tensors)
                 variant.refresh()
-                status = variant.program.run(*[tensor._handle for tensor in tensors])
-                if status == 0:
+                found = variant.program.run(*[tensor._handle for tensor in tensors])
+                if type(found) is tuple:
+                    outputs = [wrap(handle) for handle in found]
                     if variant is not self.variants[0]:
                         self._put_first(variant)
                     for call in variant.program.notes.deferred:
                         call()
-                    return self._result(variant, tensors)
-                if not variant.refused(status):
-                    raise_status(status)
+                    return self._assemble(variant, tensors, outputs)
+                if not variant.refused(found):
+                    raise_status(found)
         self._count_miss(structure)
         return self._record(self._new_variant(structure, modes, tensors), args, kwargs, tensors)
 
@@ -189,7 +200,7 @@ class Compiled:
                     f"{difference}. Pass what changes as a tensor, or leave it out of the captured function"
                 )
         variant.form = form
-        return self._assemble(variant, tensors, lambda k: copies[k])
+        return self._assemble(variant, tensors, copies)
 
     def _checked(self, variant: Variant, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
         """Replay and run the function, from the same state; raise CaptureError where they differ."""
@@ -218,18 +229,14 @@ class Compiled:
                 )
             variant.checks_left -= 1
             copies = [tensor.clone() for tensor in outputs]
-            return self._assemble(variant, tensors, lambda k: copies[k])
+            return self._assemble(variant, tensors, copies)
         finally:
             release(notes)
 
-    def _result(self, variant: Variant, tensors: Sequence[Tensor]) -> Any:
-        assert variant.program is not None
-        return self._assemble(variant, tensors, variant.program.output)
-
-    def _assemble(self, variant: Variant, tensors: Sequence[Tensor], output: Callable[[int], Tensor]) -> Any:
+    def _assemble(self, variant: Variant, tensors: Sequence[Tensor], outputs: Sequence[Tensor]) -> Any:
         def tensor(k: int) -> Tensor:
             kind, place = variant.returned[k]
-            return output(place) if kind == "output" else tensors[place]
+            return outputs[place] if kind == "output" else tensors[place]
 
         return put_together(variant.result, tensor)
 
@@ -245,6 +252,11 @@ class _Bound:
         """Call the method, by a replay where there is a program for such a call."""
         return self._compiled(self._instance, *args, **kwargs)
 
+    @property
+    def njit(self) -> NativeFunction:
+        """The method for ``@njit`` code, C and SciPy; see ``NativeFunction``."""
+        return NativeFunction(lambda: self._compiled, _name_of(self._compiled._function), (self._instance,))
+
     def epoch(
         self,
         *arrays: Any,
@@ -258,6 +270,10 @@ class _Bound:
         """Call the method with batch after batch of some arrays; see ``Compiled.epoch``."""
         options = (batch_size, shuffle, generator, drop_last, callback, every)
         return self._compiled._epoch((self._instance,), arrays, *options)
+
+
+def _name_of(function: Any) -> str:
+    return getattr(function, "__name__", type(function).__name__)
 
 
 _CHECKS = 3  # replays that are checked, where no number is given

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,18 @@ from tapegrad.runtime.machine import WORKSPACE_BYTES, machine
 _SMALL = 1 << 16  # elements up to which a kernel is called as it is
 _FLOATS = ({FLOAT32}, {FLOAT64})
 _IN_PLACE = 128  # elements from which an elementwise kernel must not write where it reads
+
+
+_programs: weakref.WeakSet[Program] = weakref.WeakSet()
+
+
+def _forget_threads() -> None:
+    """A forked process has none of the threads that its parent's programs may be held by."""
+    for program in _programs:
+        program.let_go()
+
+
+os.register_at_fork(after_in_child=_forget_threads)
 
 
 @dataclass(frozen=True)
@@ -81,6 +94,7 @@ class Program:
         self.plan = self._place(outputs)
         self._words = self._build(notes, arguments, others)
         self.address = int(self._words.ctypes.data)
+        _programs.add(self)
 
     # ---- rows ----
 
@@ -160,7 +174,7 @@ class Program:
         for k, step in enumerate(code):
             for place, operand in enumerate((*step.operands, *step.operands[-1:])[:3], 1):
                 self._set_address(int(words[replay.CODE]) + 8 * (replay.INSTRUCTION_WORDS * k + place), operand)
-        words[replay.STATE_BLOCK] = self._state.ctypes.data
+        words[replay.STATE_BLOCK], words[replay.MACHINE] = self._state.ctypes.data, machine.address
         words[replay.RUN], words[replay.RUN_STEPS] = compile_one("run_program"), compile_one("run_steps")
         self._set_inputs(words)
         checks = self._checks(arguments)
@@ -314,8 +328,8 @@ class Program:
 
     # ---- running ----
 
-    def run(self, *handles: int) -> int:
-        """Run the program on the tensors with these handles; return 0 or a status."""
+    def run(self, *handles: int) -> Any:
+        """Run the program on the tensors with these handles; return the outputs' handles, a tuple, or a status."""
         return machine.replay(self.address, *handles)
 
     def run_steps(self, handles: Sequence[int], steps: int) -> int:
@@ -327,6 +341,17 @@ class Program:
         """The slots that hold the outputs of the last run."""
         return self._outputs
 
+    def let_go(self) -> None:
+        """Have no thread hold the program."""
+        self._words[replay.RUNNING] = 0
+
+    @property
+    def input_slots(self) -> list[tuple[int, bool]]:
+        """The slots of the arguments, and whether a run writes into them."""
+        written = {storage for instruction in self.instructions for storage in instruction.writes()}
+        pairs = zip(self._inputs, self.storages.inputs, strict=True)
+        return [(slot_of(tensor), storage in written) for tensor, storage in pairs]
+
     @property
     def words(self) -> Any:
         """The words that replay reads; see runtime/replay.py."""
@@ -335,10 +360,6 @@ class Program:
     def slot(self, slot: int) -> int:
         """Return the program's own slot for a slot of the recording."""
         return self._slots.get(slot, slot)
-
-    def output(self, k: int) -> Tensor:
-        """Return a copy of output ``k`` of the last run."""
-        return wrap(machine.output(self.address, k))
 
     def __len__(self) -> int:
         return len(self.instructions)

@@ -71,7 +71,12 @@ class Stepper:
         count = int(words[replay.COUNT])
         words[replay.COUNT] = 0
         try:
-            return self._program.run(*handles)
+            found = self._program.run(*handles)
+            if not isinstance(found, tuple):
+                return int(found)
+            for handle in found:  # of outputs that nothing has been written into
+                machine.release(handle)
+            return 0
         finally:
             words[replay.COUNT] = count
 

@@ -10,7 +10,7 @@ from tapegrad.capture.guards import Guards
 from tapegrad.capture.program import Program
 from tapegrad.runtime import replay
 
-_REPLAYS_REFUSED = (replay.WRONG_INPUT, replay.WRONG_HANDLE, replay.WRONG_GRADIENT, replay.BUSY)
+_REPLAYS_REFUSED = (replay.WRONG_INPUT, replay.WRONG_HANDLE, replay.WRONG_GRADIENT)
 
 
 @dataclass(eq=False)

@@ -20,6 +20,7 @@ from tapegrad.native.fastcall import SIGNATURE
 from tapegrad.native.parallel import run_tasks
 from tapegrad.runtime.emit import emit
 from tapegrad.runtime.entry_points import ENTRY_POINTS
+from tapegrad.runtime.native_calls import call_program, call_scalar
 from tapegrad.runtime.python_entries import PYTHON_ENTRY_POINTS
 from tapegrad.runtime.replay import REPLAY_ENTRY_POINTS, run_program, run_steps
 from tapegrad.runtime.sweep import sweep
@@ -37,6 +38,8 @@ CORE: dict[str, tuple[Callable[..., Any], str]] = {
     "run_tasks": (run_tasks, _FOUR_INTS),
     "run_program": (run_program, "int64(int64, int64)"),
     "run_steps": (run_steps, "int64(int64, int64)"),
+    "call_program": (call_program, "int64(int64, int64, int64)"),
+    "call_scalar": (call_scalar, "float64(int32, int64, int64)"),
     **{f"entry.{name}": (function, SIGNATURE) for name, function in _ENTRY_POINTS.items()},
 }
 _FOR_THE_HELPER = ("sweep", "entry.give", "entry.begin_sweep", "entry.end_sweep", "entry.sweep", "entry.abandon")

@@ -7,8 +7,9 @@ own workspace), so its kernels may run while another thread holds the GIL and em
 
 from numba import types
 
+from tapegrad.native.atomics import atomic_store, compare_exchange, pause
 from tapegrad.native.cache import jit
-from tapegrad.native.fastcall import as_int64, from_int64
+from tapegrad.native.fastcall import as_int64, from_int64, new_tuple, set_tuple_item
 from tapegrad.native.parallel import parallel_for
 from tapegrad.native.pointers import call1, call2, float64_at, int64_at, pointer_to, stack_words, symbol
 from tapegrad.runtime.blocks import give_block
@@ -56,18 +57,19 @@ from tapegrad.runtime.threads import enter_thread
     OUTPUTS,  # address: the slots of which the caller gets copies
     WRITTEN_COUNT,
     WRITTEN,  # address: storages from outside that the program writes into
-    RUNNING,
+    RUNNING,  # 1 while a thread runs the program or copies its outputs
     RUN,  # address of run_program
     RUN_STEPS,  # address of run_steps
+    MACHINE,  # address of the machine's own state block
     HEAD_WORDS,
-) = range(19)
+) = range(20)
 INPUT_SLOT, INPUT_STORAGE, INPUT_PATCH, INPUT_PATCH_COUNT, INPUT_WRITTEN, INPUT_GIVEN, INPUT_WORDS = range(7)
 INSTRUCTION_WORDS = 4
 RUN_PLAIN, RUN_ELEMENTWISE, RUN_GENERAL, RUN_TILES, RUN_SCALAR = range(5)
 SCALAR_OPS = ("add", "sub", "mul", "div", "neg")  # of one number: a kernel's prologue would take most of the time
 
 # what replay returns where it does not run; statuses of kernels are below
-WRONG_INPUT, WRONG_HANDLE, WRONG_GRADIENT, BUSY = -101, -102, -103, -104
+WRONG_INPUT, WRONG_HANDLE, WRONG_GRADIENT = -101, -102, -103
 ANY_GRADIENT = -2
 
 # words of a group of elementwise instructions that run tile by tile
@@ -76,10 +78,13 @@ TILE_MEMBER_WORDS = 32  # kernel, count of operands, (address, 0, stride) of eac
 TILE = 1024  # elements: the buffers of some intermediate results lie in the first-level cache together
 MAX_LOCALS = 64
 _TILES_A_TASK = 8
+_SPINS, _WAIT = 2000, 50  # turns of about 20 ns, then microseconds of sleep, while another thread runs the program
 _ANY_SIZE = 1 << 60  # of an input, whose own size is known to the tensor that is given
 
 _float32_at = pointer_to("f4")
 _memcpy = symbol("memcpy", types.int64, types.int64, types.int64, types.int64)
+_sleep = symbol("usleep", types.int32, types.int32)
+_has_gil = symbol("PyGILState_Check", types.int32)
 _save_thread = symbol("PyEval_SaveThread", types.int64)
 _restore_thread = symbol("PyEval_RestoreThread", types.void, types.int64)
 
@@ -221,6 +226,30 @@ def run_steps(program, steps):
 
 
 @jit
+def hold(program):
+    """Make a program this thread's until it lets go of it; who must wait for another thread does so without the GIL."""
+    running = program + 8 * RUNNING
+    if compare_exchange(running, 0, 1):
+        return
+    locked = _has_gil() != 0
+    python_thread = _save_thread() if locked else types.int64(0)
+    turns = 0
+    while not compare_exchange(running, 0, 1):
+        turns += 1
+        if turns < _SPINS:
+            pause()
+        else:
+            _sleep(_WAIT)
+    if locked:
+        _restore_thread(python_thread)
+
+
+@jit
+def let_go(program):
+    atomic_store(program + 8 * RUNNING, 0)
+
+
+@jit
 def _fits(st, given, wanted):
     """Return whether a slot has the dtype, shape and strides that the program was made for."""
     a, b = slot_of(st, given), slot_of(st, wanted)
@@ -282,7 +311,7 @@ def _check(st, program, objects):
 
 
 @jit
-def _put_gradients(st, program):
+def put_gradients(st, program):
     """Make the ``.grad`` of the leaves what the program has written, where it was taken away meanwhile."""
     head = int64_at(program)
     grads = int64_at(head[GRADS])
@@ -315,9 +344,9 @@ def _begin(st, program, objects, count):
     """Bind the inputs of a program that fit it; return 0, or why it cannot run."""
     head = int64_at(program)
     enter_thread(st)
-    if count != head[INPUT_COUNT] or head[RUNNING]:
-        return BUSY if head[RUNNING] else WRONG_INPUT
-    status = reserve(st, 8 + head[OUTPUT_COUNT])
+    if count != head[INPUT_COUNT]:
+        return WRONG_INPUT
+    status = reserve(st, 8)
     if status == 0:
         status = _check(st, program, objects)
     if status < 0:
@@ -333,29 +362,50 @@ def _begin(st, program, objects, count):
 @jit
 def _run_unlocked(st, program, function, argument):
     """Call ``function(program, argument)`` without the GIL; return what it returns."""
-    head = int64_at(program)
-    head[RUNNING] = 1
     python_thread = _save_thread()
     status = call2(function, program, argument)
     _restore_thread(python_thread)
-    head[RUNNING] = 0
     enter_thread(st)
     _count_writes(st, program)
     return status
 
 
+@jit
+def _run(st, program, function, argument, objects, count):
+    """Run a program that this thread holds on given inputs; return 0 or a status."""
+    status = _begin(st, program, objects, count)
+    if status == 0:
+        status = _run_unlocked(st, program, function, argument)
+    if status == 0:
+        put_gradients(st, program)
+    return status
+
+
+@jit
+def _outputs(st, program):
+    """Return a tuple of the handles of copies of the outputs, or a status."""
+    head = int64_at(program)
+    found = new_tuple(head[OUTPUT_COUNT])
+    for k in range(head[OUTPUT_COUNT]):
+        slot = reserve(st, 8)
+        if slot == 0:
+            slot = emit_one(st, CLONE, int64_at(head[OUTPUTS])[k], 0)
+        if slot < 0:
+            return from_int64(slot)
+        set_tuple_item(found, k, from_int64(new_handle(st, slot)))
+    return found
+
+
 def replay(self, args, count):
-    """replay(program, *inputs) -> 0 or a status"""
+    """replay(program, *inputs) -> a tuple of the handles of copies of its outputs, or a status"""
     st = as_int64(self)
     objects = int64_at(args)
     program = as_int64(objects[0])
-    status = _begin(st, program, objects, count - 1)
-    if status < 0:
-        return from_int64(status)
-    status = _run_unlocked(st, program, int64_at(program)[RUN], 0)
-    if status == 0:
-        _put_gradients(st, program)
-    return from_int64(status)
+    hold(program)
+    status = _run(st, program, int64_at(program)[RUN], 0, objects, count - 1)
+    found = from_int64(status) if status < 0 else _outputs(st, program)
+    let_go(program)
+    return found
 
 
 def replay_steps(self, args, count):
@@ -363,26 +413,10 @@ def replay_steps(self, args, count):
     st = as_int64(self)
     objects = int64_at(args)
     program = as_int64(objects[0])
-    status = _begin(st, program, objects, count - 2)
-    if status < 0:
-        return from_int64(status)
-    status = _run_unlocked(st, program, int64_at(program)[RUN_STEPS], as_int64(objects[count - 1]))
-    if status == 0:
-        _put_gradients(st, program)
+    hold(program)
+    status = _run(st, program, int64_at(program)[RUN_STEPS], as_int64(objects[count - 1]), objects, count - 2)
+    let_go(program)
     return from_int64(status)
-
-
-def output_of(self, args, count):
-    """output(program, k) -> handle of a copy of output ``k``, or a status"""
-    st = as_int64(self)
-    objects = int64_at(args)
-    enter_thread(st)
-    status = reserve(st, 8)
-    if status < 0:
-        return from_int64(status)
-    head = int64_at(as_int64(objects[0]))
-    slot = emit_one(st, CLONE, int64_at(head[OUTPUTS])[as_int64(objects[1])], 0)
-    return from_int64(slot if slot < 0 else new_handle(st, slot))
 
 
 def new_input(self, args, count):
@@ -428,7 +462,6 @@ REPLAY_ENTRY_POINTS = {
     "replay": replay,
     "replay_steps": replay_steps,
     "new_input": new_input,
-    "output": output_of,
     "recycle": recycle,
     "release_block": release_block,
 }
