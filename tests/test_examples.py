@@ -17,18 +17,16 @@ PROGRAMS = [
     ("logistic_lbfgs", ["sklearn"], ["weights.png"]),
     ("pinn", [], ["checkpoint.safetensors", "solution.png"]),
 ]
+# programs that leave no files, and what they print
+PRINTING = [
+    ("cartpole_njit", "steps on average"),
+    ("hmc_njit", "standard errors"),
+    ("minimize_scipy", "largest error"),
+]
 
 
-def run(name, folder, *options):
-    command = [
-        sys.executable,
-        "-W",
-        "error::UserWarning",
-        str(EXAMPLES / f"{name}.py"),
-        "--quick",
-        "--out",
-        str(folder),
-    ]
+def run(name, *options):
+    command = [sys.executable, "-W", "error::UserWarning", str(EXAMPLES / f"{name}.py"), "--quick"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     return subprocess.run(
         [*command, *options], env=environment, capture_output=True, text=True, timeout=600, check=False
@@ -39,10 +37,17 @@ def run(name, folder, *options):
 def test_a_short_run_leaves_its_files(name, packages, files, tmp_path):
     for package in packages:
         pytest.importorskip(package)
-    done = run(name, tmp_path)
+    done = run(name, "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     for file in files:
         assert (tmp_path / file).stat().st_size > 0
     if "checkpoint.safetensors" in files:
-        again = run(name, tmp_path, "--resume")
+        again = run(name, "--out", str(tmp_path), "--resume")
         assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.parametrize(("name", "printed"), PRINTING, ids=[program[0] for program in PRINTING])
+def test_a_short_run_prints_its_quality(name, printed):
+    done = run(name)
+    assert done.returncode == 0, done.stderr
+    assert printed in done.stdout

