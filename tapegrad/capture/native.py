@@ -6,7 +6,7 @@ import ctypes
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -18,6 +18,7 @@ from tapegrad.capture.errors import CaptureError
 from tapegrad.capture.native_types import NativeType, Signature, Spec
 from tapegrad.capture.program import Program
 from tapegrad.capture.trees import take_apart
+from tapegrad.capture.variants import Variant
 from tapegrad.native.dtypes import FLOAT64, NUMPY_DTYPES
 from tapegrad.runtime.core import compile_one
 from tapegrad.runtime.errors import raise_status
@@ -26,10 +27,6 @@ from tapegrad.runtime.machine import machine
 from tapegrad.runtime.native_calls import SHARED_MEMORY
 from tapegrad.tensor.construct import from_numpy
 from tapegrad.tensor.convert import array_of
-
-if TYPE_CHECKING:
-    from tapegrad.capture.compiled import Compiled
-    from tapegrad.capture.variants import Variant
 
 _CALLS = 6  # of a pure function, after which it must have become a program
 _numbers = itertools.count()
@@ -87,9 +84,7 @@ class NativeFunction:
         array([0.25, 0.25, 0.25])
     """
 
-    def __init__(
-        self, make: Callable[[], Compiled], name: str, leading: tuple[Any, ...] = (), pure: bool = False
-    ) -> None:
+    def __init__(self, make: Callable[[], Any], name: str, leading: tuple[Any, ...] = (), pure: bool = False) -> None:
         self._make, self._leading, self._pure = make, leading, pure
         self.__name__ = name
 
@@ -100,7 +95,7 @@ class NativeFunction:
     _refused = ""
 
     @functools.cached_property
-    def _compiled(self) -> Compiled:
+    def _compiled(self) -> Any:  # a Compiled, whose file imports this one
         return self._make()
 
     # ---- programs ----
