@@ -226,7 +226,7 @@ def test_several_shapes_and_dtypes():
         assert found.shape == shape
         np.testing.assert_array_equal(found, 2 * x)
     assert call(double.njit, np.ones(3, np.float32)).dtype == np.float32
-    with pytest.raises(ValueError, match=re.escape("(float64[3]) or (float64[5]) or (float64[0])")):
+    with pytest.raises(ValueError, match=re.escape("(float64[0]) or (float64[3]) or (float64[5]), got")):
         call(double.njit, np.ones(4))
 
 

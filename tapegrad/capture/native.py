@@ -103,7 +103,8 @@ class NativeFunction:
     def renew(self) -> None:
         """Look which programs there are, and bring what optimisers read up to date."""
         self._refused = ""
-        usable = [pair for variant in self._compiled.variants if (pair := self._usable(variant))]
+        found = [pair for variant in self._compiled.variants if (pair := self._usable(variant))]
+        usable = sorted(found, key=lambda pair: str(pair[1]))  # the last used variant comes first in Compiled's list
         programs = [program for program, _ in usable]
         if programs != [*self._programs]:
             signatures = tuple([signature for _, signature in usable])
