@@ -3,7 +3,8 @@
     python docs/examples/digits_cnn.py [--epochs N] [--out DIR] [--resume] [--quick]
 
 Every batch is turned, scaled, sheared and shifted at random, inside of the compiled step.
-Reached: 0.989 of the held-out digits read right.
+Reached: 0.989 of the held-out digits read right after 20 epochs, in 389 s on two cores that were busy with five times
+as much other work.
 """
 
 import argparse
