@@ -13,10 +13,12 @@ EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
 
 # program: packages that carry its data or what it is compared with, files that it leaves
 PROGRAMS = [
+    ("cartpole", [], ["checkpoint.safetensors", "cartpole.png"]),
     ("digits_cnn", ["mlxtend"], ["checkpoint.safetensors", "digits.png"]),
     ("vae", ["mlxtend"], ["checkpoint.safetensors", "vae.png"]),
     ("logistic_lbfgs", ["sklearn"], ["weights.png"]),
     ("pinn", [], ["checkpoint.safetensors", "solution.png"]),
+    ("tabular", ["sklearn"], ["diabetes.png"]),
 ]
 # programs that leave no files, and what they print
 PRINTING = [

@@ -10,7 +10,7 @@ Karniadakis 2019, doi:10.1016/j.jcp.2018.10.045). The exact solution comes from 
 quotient of two integrals, here by Gauss-Hermite quadrature (Basdevant et al. 1986, doi:10.1016/0045-7930(86)90036-8).
 
 Reached: a relative error of 7.1e-4 in the L2 norm, 1.2e-3 at most, after 10,000 steps in 46 s on a busy
-two-core machine (5 to 7 s on a quiet one). tg.compile: the same numbers, 1.37 times as fast (0.66 ms a step become 0.48).
+two-core machine (about 7 s on a quiet one). tg.compile gives the same numbers 1.37 times as fast.
 """
 
 import argparse
