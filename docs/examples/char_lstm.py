@@ -2,7 +2,7 @@
 
     python docs/examples/char_lstm.py [--steps N] [--out DIR] [--resume] [--quick]
 
-The text is cut into parallel streams; each batch goes on where the last one ended, and so do the LSTM's states. Held out
+The text is cut into parallel streams; each batch goes on where the last one ended, with the states of then. Held out
 is the text's last tenth, without those of its lines that also stand in the rest (the topics of help() share passages).
 """
 
