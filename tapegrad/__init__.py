@@ -3,7 +3,7 @@
 from math import e, inf, nan, pi
 from typing import Any
 
-from tapegrad import autograd, datasets, func, linalg, nn, optim, serialization, special, utils
+from tapegrad import autograd, cuda, datasets, func, linalg, nn, optim, serialization, special, utils
 from tapegrad.autograd import (
     enable_grad,
     inference_mode,
@@ -71,6 +71,7 @@ __all__ = [
     "as_tensor",
     "autograd",
     "can_cast",
+    "cuda",
     "datasets",
     "compile",
     "device",

@@ -10,7 +10,7 @@ import pytest
 FLOORS = [
     {"__main__", "cli", "demo", "info", "warmup"},
     {"tapegrad"},  # the package's own __init__, which gathers what is public
-    {"func", "linalg", "nn", "optim", "special", "utils", "datasets", "serialization", "capture", "viz"}
+    {"cuda", "func", "linalg", "nn", "optim", "special", "utils", "datasets", "serialization", "capture", "viz"}
     | {"profile", "interop", "distributed"},
     {"autograd"},
     {"tensor"},
