@@ -4,6 +4,9 @@
 
 Layer norms before attention and perceptron as in GPT-2, learned places, windows of 128 characters. Held out is the
 text's last tenth, without those of its lines that also stand in the rest (the topics of help() share passages).
+
+Reached: 1.84 bits a character held out, after 1500 steps: 791 s on a very busy two-core machine, where a step by itself
+took 97 ms, so about 150 s on a quiet one. tg.compile: 1.03 times as fast, since the kernels take almost all of a step.
 """
 
 import argparse
