@@ -1,9 +1,11 @@
-"""The command ``tapegrad``: demo, info, warmup and cache. Each part is imported when it is asked for."""
+"""The command ``tapegrad``: demo, info, warmup, cache and trace. Each part is imported when it is asked for."""
 
 import argparse
+import runpy
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tapegrad.version import __version__
 
@@ -36,6 +38,11 @@ def _parser() -> argparse.ArgumentParser:
     cache = commands.add_parser("cache", help="show the cache of compiled functions, or clear it")
     cache.add_argument("action", nargs="?", choices=["show", "clear"], default="show")
     cache.set_defaults(run=_cache)
+    trace = commands.add_parser("trace", help="run a script and write a trace of its captured programs' instructions")
+    trace.add_argument("--out", type=Path, default=Path("trace.json"), metavar="FILE", help="default: trace.json")
+    trace.add_argument("script", type=Path, help="the script")
+    trace.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
+    trace.set_defaults(run=_trace)
     return parser
 
 
@@ -93,4 +100,22 @@ def _cache(options: argparse.Namespace) -> int:
         print(f"deleted {count} compiled functions, {megabytes(size)}")
     else:
         print(cache_line())
+    return 0
+
+
+def _trace(options: argparse.Namespace) -> int:
+    from tapegrad.capture import tracing, write_trace
+
+    events: list[dict[str, Any]] = []
+    before = sys.argv[:], sys.path[:]
+    sys.argv = [str(options.script), *options.arguments]
+    sys.path.insert(0, str(options.script.resolve().parent))
+    try:
+        with tracing(events):
+            runpy.run_path(str(options.script), run_name="__main__")
+    finally:
+        sys.argv, sys.path[:] = before
+        write_trace(options.out, events)
+        replays = sum(event["cat"] == "replay" for event in events)
+        print(f"{options.out}: {replays} replays, {len(events) - replays} instructions: see ui.perfetto.dev")
     return 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from tapegrad.capture.program import Program
 from tapegrad.capture.storages import storage_of
@@ -64,14 +66,15 @@ class Stepper:
         self._program = program
         self._run = _RUN(int(program.words[replay.RUN]))
         self._code = int(program.words[replay.CODE])
+        self._heads: dict[int, Any] = {}
 
-    def bind(self, handles: Iterable[int]) -> int:
+    def bind(self, handles: Iterable[int], run: Callable[..., Any] = Program.run) -> int:
         """Do all that a run does but for the instructions; return 0, or a status if it refuses."""
         words = self._program.words
         count = int(words[replay.COUNT])
         words[replay.COUNT] = 0
         try:
-            found = self._program.run(*handles)
+            found = run(self._program, *handles)
             if not isinstance(found, tuple):
                 return int(found)
             for handle in found:  # of outputs that nothing has been written into
@@ -80,8 +83,21 @@ class Stepper:
         finally:
             words[replay.COUNT] = count
 
+    def _head(self, k: int) -> int:
+        """Return the address of a program's head with step ``k`` alone; with none if ``k`` is negative."""
+        if k not in self._heads:
+            head = self._heads[k] = self._program.words.copy()
+            head[replay.COUNT] = int(k >= 0)
+            head[replay.CODE] = self._code + 8 * replay.INSTRUCTION_WORDS * max(k, 0)
+        return int(self._heads[k].ctypes.data)
+
     def step(self, k: int) -> int:
         """Run step ``k``; return 0 or a status."""
-        head = self._program.words.copy()
-        head[replay.COUNT], head[replay.CODE] = 1, self._code + 8 * replay.INSTRUCTION_WORDS * k
-        return self._run(head.ctypes.data, 0)
+        return self._run(self._head(k), 0)
+
+    def timed(self, k: int) -> float:
+        """Run step ``k``, none if it is negative; return the seconds that it took."""
+        head = self._head(k)
+        start = time.perf_counter()
+        self._run(head, 0)
+        return time.perf_counter() - start
