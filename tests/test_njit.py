@@ -179,6 +179,14 @@ def test_parameters_that_change_in_place_are_seen():
         assert call(net.njit, x) == value
 
 
+def test_asking_for_a_module_leaves_captured_functions_as_they_are():
+    net = nn.Linear(2, 1)
+    function = captured(lambda x: net(x).sum(), np.ones((1, 2), np.float32))
+    address = function.njit.address
+    net.njit(np.ones((3, 2), np.float32))
+    assert function.njit.address == address
+
+
 def test_a_method_of_an_object():
     class Model:
         def __init__(self, factor):

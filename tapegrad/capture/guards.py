@@ -26,6 +26,7 @@ from tapegrad.capture.reachable import (
     names_of,
     random_state_of,
 )
+from tapegrad.capture.slots import native_slot
 from tapegrad.nn.module import Module
 from tapegrad.optim.optimizer import Optimizer
 from tapegrad.runtime.handle import Tensor
@@ -187,6 +188,8 @@ class Guards:
             self._note_all(((Attributes(value), name, getattr(value, name)) for name in _PARTS), depth)
         elif is_of_a_user(type(value)) or isinstance(value, Module):
             if hasattr(value, "__dict__"):
+                if isinstance(value, Module):
+                    native_slot(value)
                 self._sized.append(vars(value))
             self._note_all(attributes_of(value), depth)
             self._visit(type(value), depth)

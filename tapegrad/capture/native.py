@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -104,10 +105,11 @@ class NativeFunction:
         """Look which programs there are, and bring what optimisers read up to date."""
         self._refused = ""
         found = [pair for variant in self._compiled.variants if (pair := self._usable(variant))]
-        usable = sorted(found, key=lambda pair: str(pair[1]))  # the last used variant comes first in Compiled's list
-        programs = [program for program, _ in usable]
+        if len(found) > 1:  # the variant that was used last comes first among Compiled's
+            found.sort(key=lambda pair: str(pair[1]))
+        programs = [program for program, _ in found]
         if programs != [*self._programs]:
-            signatures = tuple([signature for _, signature in usable])
+            signatures = tuple([signature for _, signature in found])
             self._check_distinct(signatures)
             self._words, self._trampoline = _Words(programs), None
             self._programs, self._signatures = programs, signatures
@@ -269,8 +271,18 @@ class _Trampoline:
         self.address = int(self._library.get_pointer_to_function(name))
 
 
+_known: weakref.WeakKeyDictionary[Program, Signature | str] = weakref.WeakKeyDictionary()
+
+
 def _signature(program: Program) -> Signature | str:
     """Return a program's signature, or why native code cannot call it."""
+    found = _known.get(program)
+    if found is None:
+        found = _known[program] = _find_signature(program)
+    return found
+
+
+def _find_signature(program: Program) -> Signature | str:
     if program.notes.deferred:
         return "it steps a learning rate schedule, which is Python: call its step() outside"
     inputs = [_spec(slot, written) for slot, written in program.input_slots]

@@ -9,29 +9,20 @@ from typing import Any
 
 from tapegrad.capture.compiled import Compiled
 from tapegrad.capture.native import NativeFunction
+from tapegrad.capture.slots import native_slot
 from tapegrad.nn.module import Module
 
 _PROGRAMS = 8  # for as many combinations of shapes and dtypes
-_KEY = "_njit"
-
-
-class _Slot:
-    """What a module keeps its native function in; a copy of the module, or one from a file, gets an empty one."""
-
-    def __init__(self, native: NativeFunction | None = None) -> None:
-        self.native = native
-
-    def __reduce__(self) -> Any:
-        return _Slot, ()
 
 
 def _module_njit(self: Module) -> NativeFunction:
     """The module for ``@njit`` code, C and SciPy, without gradients; see ``NativeFunction``."""
-    slot = self.__dict__.setdefault(_KEY, _Slot())
+    slot = native_slot(self)
     if slot.native is None:
         slot.native = NativeFunction(partial(Compiled, self.__call__, _PROGRAMS), type(self).__name__, pure=True)
-    slot.native.renew()
-    return slot.native
+    native: NativeFunction = slot.native
+    native.renew()
+    return native
 
 
 setattr(Module, "njit", property(_module_njit))  # noqa: B010  (nn does not know of captures)
