@@ -427,6 +427,25 @@ def test_two_threads_never_mix_their_results():
     assert sum(v.program is not None for v in function.variants) == 1
 
 
+def test_a_loop_that_has_the_gil_and_a_replay_wait_for_each_other():
+    function = captured(lambda x: (x.sin() * x).sum(), np.ones(50_000))
+    native, x = function.njit, np.ones(50_000)
+
+    @numba.njit  # holds the GIL, which a replay needs when it ends
+    def loop(count):
+        total = 0.0
+        for _ in range(count):
+            total += native(x)
+        return total
+
+    loop(1)
+    thread = threading.Thread(target=lambda: [function(tg.from_numpy(x)) for _ in range(30)])
+    thread.start()
+    loop(30)
+    thread.join(60)
+    assert not thread.is_alive()
+
+
 def test_many_calls_take_no_memory():
     function = captured(lambda x: (x * 2, x.sum()), np.ones(100)).njit
 
