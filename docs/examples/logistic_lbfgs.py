@@ -3,7 +3,7 @@
     python docs/examples/logistic_lbfgs.py [--steps N] [--out DIR] [--quick]
 
 Table: the tumours of scikit-learn's `breast_cancer`, 30 measures of each, brought to mean 0 and deviation 1.
-Reached: the largest difference between the 31 coefficients and scikit-learn's is 1.6e-7, after 72 evaluations in 0.1 s
+Reached: the largest difference between the 31 coefficients and scikit-learn's is 2e-7, after 72 evaluations in 0.1 s
 (two seconds in all, most of it the import of scikit-learn).
 """
 
@@ -70,7 +70,8 @@ def draw(path: Path, losses: list[float], ours: np.ndarray, theirs: np.ndarray) 
     right.bar(np.arange(len(ours)), ours, label="tapegrad")
     right.plot(np.arange(len(theirs)), theirs, "k.", label="scikit-learn")
     right.set(xlabel="measure", ylabel="weight", title=f"largest difference {abs(ours - theirs).max():.1e}")
-    right.legend(loc="upper left")
+    right.set_ylim(top=1.1)
+    right.legend(loc="upper left", ncols=2)
     figure.savefig(path, dpi=80)
 
 
