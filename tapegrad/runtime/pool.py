@@ -46,6 +46,8 @@ class ThreadPool:
         self.words = self._memory[skipped : skipped + POOL_WORDS]
         self.address = self.words.ctypes.data
         self.words[RUN] = run
+        self._scratch: list[np.ndarray] = []  # all there were: a thread that runs without the GIL may be in an old one
+        self._scratch_of = 0  # threads
         self._libc = ctypes.CDLL(None)
         self._make_locks()
         self._set_size(threads)
@@ -79,8 +81,11 @@ class ThreadPool:
             self._libc.pthread_join(ctypes.c_void_p(int(self.words[HANDLES + 3 * k])), None)
 
     def _set_size(self, threads: int) -> None:
-        self._scratch = np.empty(threads * SCRATCH_BYTES + 64, np.uint8)  # pages that nobody touches take no memory
-        self.words[SCRATCH] = (self._scratch.ctypes.data + 63) // 64 * 64
+        if threads > self._scratch_of:
+            # pages that nobody touches take no memory
+            self._scratch.append(np.empty(threads * SCRATCH_BYTES + 64, np.uint8))
+            self._scratch_of = threads
+            self.words[SCRATCH] = (self._scratch[-1].ctypes.data + 63) // 64 * 64
         self.words[THREADS] = threads
 
     def _make_locks(self) -> None:
