@@ -1,10 +1,12 @@
 """Captured functions compute what they compute uncaptured, call by call, to the bit; what cannot be replayed raises."""
 
 import collections
+import ctypes
 import gc
 import itertools
 import math
 import queue
+import threading
 import types
 
 import numpy as np
@@ -669,3 +671,118 @@ def test_an_epoch_leaves_its_arrays_alone():
 
     assert tg.compile(step).epoch(x, batch_size=2).tolist() == [2] * 20
     assert x.tolist() == [0] * 40
+
+
+def test_an_argument_that_the_function_also_finds_elsewhere():
+    w = tg.tensor([1.0, 2.0])
+    scale = tg.compile(lambda x: x * w)
+    for _ in range(4):
+        assert scale(w).tolist() == [1, 4]
+    for _ in range(4):
+        assert scale(tg.tensor([10.0, 10.0])).tolist() == [10, 20]
+        assert scale(w).tolist() == [1, 4]
+    assert sum(v.program is not None for v in scale.variants) == 2
+    old, w.data = w.detach(), tg.tensor([3.0, 3.0])
+    assert scale(old).tolist() == [3, 6]
+
+
+def test_a_written_argument_that_the_function_also_finds_elsewhere():
+    w = tg.zeros(20_000)
+
+    def step(x):
+        x += 1
+        return x * 2 + w[3:4]
+
+    captured = tg.compile(step)
+    for _ in range(4):
+        captured(tg.zeros(20_000))
+    for k in range(4):
+        assert captured(w).tolist() == [3 * (k + 1)] * 20_000
+
+
+def test_memory_beside_an_argument_is_refused():
+    captured = tg.compile(lambda x: x.as_strided((4,), (1,), 0) * 1)
+    base = tg.arange(8.0)
+    with pytest.raises(CaptureError, match="beside an argument"):
+        captured(base[4:])
+    for _ in range(4):
+        assert captured(tg.arange(4.0)).tolist() == [0, 1, 2, 3]
+
+
+def gradient_of(w):
+    def backward(x):
+        w.grad = None
+        (w * x).sum().backward()
+
+    captured = tg.compile(backward)
+    for _ in range(3):
+        captured(tg.tensor([3.0, 3.0]))
+    return captured
+
+
+def test_a_graph_that_has_saved_a_gradient_sees_that_a_replay_writes_it():
+    w, q = tg.ones(2, requires_grad=True), tg.ones(2, requires_grad=True)
+    captured = gradient_of(w)
+    loss = (w.grad * q).sum()
+    captured(tg.tensor([7.0, 7.0]))
+    with pytest.raises(RuntimeError, match="modified"):
+        loss.backward()
+
+
+def test_a_gradient_as_an_argument_of_what_makes_it():
+    w = tg.ones(2, requires_grad=True)
+    captured = gradient_of(w)
+    for _ in range(3):
+        captured(w.grad)
+        assert w.grad.tolist() == [3, 3]
+
+
+def test_an_arguments_own_gradient_is_refused():
+    x = tg.ones(2, requires_grad=True)
+    x.grad = tg.ones(2)
+    captured = tg.compile(lambda x: x.grad * 2)
+    captured(x)
+    with pytest.raises(CaptureError, match="of an argument"):
+        captured(x)
+
+
+def test_threads_that_call_one_captured_function_get_their_own_results():
+    captured = tg.compile(lambda x: (x @ x) * 1)
+    for _ in range(3):
+        captured(tg.ones(60, 60))
+    wrong = []
+
+    def work(k):
+        x = tg.full((60, 60), float(k))
+        for _ in range(100):
+            found = captured(x)
+            if not (found == 60.0 * k * k).all() or found.requires_grad:
+                wrong.append(k)
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in (1, 2, 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not wrong
+
+
+def free_blocks(state):
+    found = set()
+    for block in state["free_blocks"].tolist():
+        while block:
+            found.add(block)
+            block = ctypes.c_int64.from_address(block).value
+    return found
+
+
+def test_blocks_that_a_programs_kernels_have_taken_come_back():
+    draw = tg.compile(lambda weights: tg.multinomial(weights, 500))
+    for _ in range(3):
+        draw(tg.ones(100_000))
+    mine = free_blocks(draw.variants[0].program._state[0])
+    assert mine
+    assert not mine & free_blocks(machine.state)
+    del draw
+    gc.collect()
+    assert mine <= free_blocks(machine.state)

@@ -121,7 +121,7 @@ class Compiled:
         for variant in self.variants:
             if variant.modes == modes and _same(variant.structure, structure) and variant.guards.hold():
                 if variant.program is None:
-                    if _shapes(tensors) == variant.tensors:
+                    if _shapes(tensors) == variant.tensors and variant.shares(tensors) == variant.shared:
                         return self._record(variant, args, kwargs, tensors)
                     continue
                 if variant.checks_left:
@@ -142,8 +142,7 @@ class Compiled:
 
     def _put_first(self, variant: Variant) -> None:
         """Have the variants in the order of their last use: the next call is likely as the last one."""
-        self.variants.remove(variant)
-        self.variants.insert(0, variant)
+        self.variants[:] = [variant, *(other for other in self.variants if other is not variant)]
 
     def _count_miss(self, structure: Any) -> None:
         """Raise CaptureError where what the function reads has changed before each of many calls."""
@@ -159,6 +158,7 @@ class Compiled:
         del self.variants[self._limit - 1 :]
         variant = Variant(structure, Guards(self._function, _plain_values(structure)), _shapes(tensors), modes)
         variant.checks_left = self._checks
+        variant.shared = variant.shares(tensors)
         self.variants.insert(0, variant)
         return variant
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import inspect
 import os
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +20,7 @@ from tapegrad.capture.plan import Plan, lifetimes_of, plan_memory
 from tapegrad.capture.storages import classify, slot_of, storage_of
 from tapegrad.native.dtypes import DTYPE_NAMES, FLOAT32, FLOAT64
 from tapegrad.runtime import replay
+from tapegrad.runtime.blocks import class_bytes
 from tapegrad.runtime.core import compile_one
 from tapegrad.runtime.handle import Tensor, wrap
 from tapegrad.runtime.layout import (
@@ -48,6 +50,8 @@ def _forget_threads() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_threads)
+
+_bytes_of_class = inspect.unwrap(class_bytes)  # as a function of Python
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ class Program:
         self._slots: dict[int, int] = {}  # the program's own slot for an argument's
         self._kept: list[Tensor] = []
         self._take_arguments(arguments)
+        self._shared = self._shared_with(arguments, others)
         live = {*self.storages.written, *self.storages.inputs, *self.storages.kept, *map(storage_of, outputs)}
         self.instructions = without_dead_code(notes.instructions, live)
         self._outputs = [self._output(tensor) for tensor in outputs]
@@ -109,6 +114,20 @@ class Program:
             self._inputs.append(own)
             self._slots[slot_of(tensor)] = slot_of(own)
             self._storage_of_input[int(given["storage"])] = int(mine["storage"])
+
+    def _shared_with(self, arguments: Sequence[Tensor], others: Sequence[Tensor]) -> dict[int, list[tuple[int, int]]]:
+        """Return the storages of the arguments over which the function finds other tensors, with their checks.
+
+        A recording does not tell which of the two an operation has read: such an argument must always be the same one.
+        """
+        found: dict[int, list[tuple[int, int]]] = {}
+        for tensor in others:
+            if storage_of(tensor) in self._storage_of_input:
+                found.setdefault(storage_of(tensor), []).append((tensor._handle, slot_of(tensor)))
+        self._pinned = [
+            wrap(machine.handle_of_slot(slot_of(tensor))) for tensor in arguments if storage_of(tensor) in found
+        ]
+        return found
 
     def _output(self, tensor: Tensor) -> int:
         return self._slots.get(slot_of(tensor), slot_of(tensor))
@@ -165,6 +184,7 @@ class Program:
         mine = self._state[0]
         mine["workspace"] = (self._workspace.ctypes.data + 63) // 64 * 64
         mine["free_blocks"], mine["arena"], mine["arena_end"] = 0, 0, 0
+        weakref.finalize(self, _give_back_blocks, self._state).atexit = False
         self._blocks: list[Any] = []  # memory that the words lead to
         self._patches: dict[int, list[tuple[int, int]]] = {storage: [] for storage in self.storages.inputs}
         code = list(self._steps())
@@ -182,7 +202,8 @@ class Program:
         grads = self._gradients(notes, others)
         words[replay.GRAD_COUNT], words[replay.GRADS] = len(grads), self._memory(grads)
         words[replay.OUTPUT_COUNT], words[replay.OUTPUTS] = len(self._outputs), self._memory(self._outputs)
-        written = sorted(self.storages.written)
+        made = {int(machine.table("slots")["storage"][slot_of(gradient)]) for gradient in self._gradients_made}
+        written = sorted(self.storages.written | made)
         words[replay.WRITTEN_COUNT], words[replay.WRITTEN] = len(written), self._memory(written)
         return words
 
@@ -271,6 +292,7 @@ class Program:
         for own, storage in zip(self._inputs, self.storages.inputs, strict=True):
             mine = self._patches[storage]
             rows.append([slot_of(own), storage_of(own), len(patches), len(mine), int(storage in written), 0])
+            rows[-1].append(storage if storage in self._shared else -1)
             patches += mine
         words[replay.INPUT_COUNT], words[replay.INPUTS] = len(rows), self._memory(rows)
         words[replay.PATCHES] = self._memory(patches)
@@ -282,7 +304,8 @@ class Program:
         storages = machine.table("slots")["storage"]
         outside = [slot for slot in map(slot_of, self._kept) if storages[slot] in self.storages.outside]
         found = np.flatnonzero(np.isin(handles["slot"], outside) & (handles["refs"] > 0))
-        return [(int(handle), int(handles["slot"][handle])) for handle in found if int(handle) not in mine]
+        checks = [(int(handle), int(handles["slot"][handle])) for handle in found if int(handle) not in mine]
+        return checks + [check for shared in self._shared.values() for check in shared]
 
     def _gradients(self, notes: Notes, others: Sequence[Tensor]) -> list[tuple[int, int, int]]:
         """Return, for each leaf whose gradient the program makes, changes or takes away, what to do with it.
@@ -293,12 +316,12 @@ class Program:
         slots, handles = machine.table("slots"), machine.table("handles")
         touched = {s for instruction in self.instructions for s in (*instruction.reads(), *instruction.writes())}
         for leaf, (before, after) in notes.gradients.items():
-            if leaf in self._slots and before != after:
-                raise CaptureError(
-                    "the call gives an argument a .grad, which a replay could not: return tg.autograd.grad(...), or "
-                    "let the function find the tensor instead of passing it"
-                )
             storage = int(slots["storage"][handles["slot"][after]]) if after >= 0 else -1
+            if leaf in self._slots and (before != after or storage in touched):
+                raise CaptureError(
+                    "the call reads or makes the .grad of an argument, which a replay could not: use "
+                    "tg.autograd.grad(...), or let the function find the tensor instead of passing it"
+                )
             if slots["refs"][leaf] <= 0 or (before < 0 and after < 0):
                 continue
             if after < 0 or storage in self.storages.kept:  # taken away, or made in the call
@@ -307,10 +330,12 @@ class Program:
                 rows.append((leaf, after, after))
         rows += [(slot_of(tensor), -1, -1) for tensor in others if slot_of(tensor) not in notes.gradients]
         self._check_kept({int(handles["slot"][handle]) for _, handle, _ in rows if handle >= 0})
-        for _, handle, _ in rows:
+        self._gradients_made: list[Tensor] = []
+        for leaf, handle, _ in rows:
+            self._kept.append(wrap(machine.handle_of_slot(leaf)))
             if handle >= 0:
                 machine.share_handle(handle)
-                self._kept.append(wrap(handle))
+                self._gradients_made.append(wrap(handle))
         return rows
 
     def _check_kept(self, gradients: set[int]) -> None:
@@ -398,6 +423,19 @@ def _revive(slot: int, storage: int) -> None:
     row["flags"] &= CONTIGUOUS | IS_VIEW
     if storage >= 0:
         machine.table("storages")["refs"][storage] += 1
+
+
+def _give_back_blocks(state: Any) -> None:
+    """Give the blocks that kernels of a program have taken to the machine."""
+    mine, machines = state["free_blocks"][0], machine.state["free_blocks"]
+    for index in np.flatnonzero(mine).tolist():
+        block = int(mine[index])
+        while block:
+            word = ctypes.c_int64.from_address(block)
+            following, word.value = word.value, int(machines[index])
+            machines[index] = block
+            machine.state["bytes_cached"] += _bytes_of_class(index)
+            block = following
 
 
 class _Rows:

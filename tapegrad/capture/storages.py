@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tapegrad.capture.errors import CaptureError
 from tapegrad.capture.notes import Notes
@@ -46,6 +47,27 @@ def slot_of(tensor: Tensor) -> int:
     return int(machine.table("handles")["slot"][tensor._handle])
 
 
+def _span(row: Any) -> tuple[int, int]:
+    """Return the first and the last element of its storage that a slot shows."""
+    shape, strides = (row[name][: row["ndim"]].tolist() for name in ("shape", "strides"))
+    return int(row["offset"]), int(row["offset"]) + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+
+
+def _check_spans(notes: Notes, arguments: Sequence[Tensor], inputs: Sequence[int]) -> None:
+    """Raise CaptureError where memory beside an argument is touched: beside another argument lies something else."""
+    slots = machine.table("slots")
+    spans = {storage: _span(slots[slot_of(tensor)]) for storage, tensor in zip(inputs, arguments, strict=True)}
+    for instruction in notes.instructions:
+        for slot, storage in instruction.places():
+            if storage in spans and slots["numel"][slot] > 0:
+                first, last = _span(slots[slot])
+                if first < spans[storage][0] or last > spans[storage][1]:
+                    raise CaptureError(
+                        f"memory beside an argument is touched ({instruction.op.name}, {instruction.line}), of the "
+                        "tensor that the argument is a view of: pass that one"
+                    )
+
+
 def classify(notes: Notes, arguments: Sequence[Tensor]) -> Storages:
     """Sort the storages of a recording.
 
@@ -56,6 +78,7 @@ def classify(notes: Notes, arguments: Sequence[Tensor]) -> Storages:
     found = Storages([storage_of(tensor) for tensor in arguments], offsets)
     if len(set(found.inputs)) < len(found.inputs):
         raise CaptureError("two arguments share memory: pass a clone of one of them")
+    _check_spans(notes, arguments, found.inputs)
     made_in = machine.table("storages")["made_in"]
     refs = machine.table("storages")["refs"]
     touched: set[int] = set()

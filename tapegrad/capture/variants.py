@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tapegrad.capture.compare import Form
 from tapegrad.capture.guards import Guards
 from tapegrad.capture.program import Program
+from tapegrad.capture.storages import storage_of
 from tapegrad.runtime import replay
+from tapegrad.runtime.handle import Tensor
 
 _REPLAYS_REFUSED = (replay.WRONG_INPUT, replay.WRONG_HANDLE, replay.WRONG_GRADIENT)
 
@@ -27,6 +30,12 @@ class Variant:
     returned: tuple[tuple[str, int], ...] = ()
     failures: int = 0
     checks_left: int = 0
+    shared: tuple[bool, ...] = ()
+
+    def shares(self, tensors: Sequence[Tensor]) -> tuple[bool, ...]:
+        """Return which arguments lie in the memory of tensors that the function finds elsewhere."""
+        others = {storage_of(tensor) for tensor in self.guards.tensors}
+        return tuple([storage_of(tensor) in others for tensor in tensors])
 
     def refresh(self) -> None:
         """Bring the numbers that the program reads from memory, such as learning rates, up to date."""

@@ -63,7 +63,9 @@ from tapegrad.runtime.threads import enter_thread
     MACHINE,  # address of the machine's own state block
     HEAD_WORDS,
 ) = range(20)
-INPUT_SLOT, INPUT_STORAGE, INPUT_PATCH, INPUT_PATCH_COUNT, INPUT_WRITTEN, INPUT_GIVEN, INPUT_WORDS = range(7)
+INPUT_SLOT, INPUT_STORAGE, INPUT_PATCH, INPUT_PATCH_COUNT, INPUT_WRITTEN, INPUT_GIVEN, INPUT_ONLY, INPUT_WORDS = range(
+    8
+)
 INSTRUCTION_WORDS = 4
 RUN_PLAIN, RUN_ELEMENTWISE, RUN_GENERAL, RUN_TILES, RUN_SCALAR = range(5)
 SCALAR_OPS = ("add", "sub", "mul", "div", "neg")  # of one number: a kernel's prologue would take most of the time
@@ -278,6 +280,16 @@ def bind_input(st, program, k, address):
 
 
 @jit
+def _is_read(st, head, storage):
+    """Return whether a tensor from outside lies in a storage."""
+    checks = int64_at(head[CHECKS])
+    for k in range(head[CHECK_COUNT]):
+        if slot_of(st, checks[2 * k + 1]).storage == storage:
+            return True
+    return False
+
+
+@jit
 def _check(st, program, objects):
     """Return 0 where the inputs fit and every tensor from outside is what it was, else why not."""
     head = int64_at(program)
@@ -291,6 +303,8 @@ def _check(st, program, objects):
         if entry[INPUT_WRITTEN] and storage_row(storages, storage).read_only:
             return WRONG_INPUT
         entry[INPUT_GIVEN] = storage
+        if entry[INPUT_ONLY] >= 0 and entry[INPUT_ONLY] != storage:
+            return WRONG_INPUT
         for other in range(k):
             if int64_at(head[INPUTS] + 8 * INPUT_WORDS * other)[INPUT_GIVEN] == storage:
                 return WRONG_INPUT
@@ -298,6 +312,8 @@ def _check(st, program, objects):
         for w in range(head[WRITTEN_COUNT]):
             if written[w] == storage:
                 return WRONG_INPUT
+        if entry[INPUT_WRITTEN] and entry[INPUT_ONLY] < 0 and _is_read(st, head, storage):
+            return WRONG_INPUT
     checks = int64_at(head[CHECKS])
     handles = state_of(st).handles
     for k in range(head[CHECK_COUNT]):
