@@ -12,7 +12,7 @@ from tapegrad.autograd import (
     no_grad,
     set_grad_enabled,
 )
-from tapegrad.capture import compile
+from tapegrad.capture import compile, load_program
 from tapegrad.ops import functions
 from tapegrad.runtime.dtype import (
     bool_,
@@ -96,6 +96,7 @@ __all__ = [
     "is_inference_mode_enabled",
     "linalg",
     "load",
+    "load_program",
     "memory_stats",
     "nan",
     "newaxis",

@@ -7,6 +7,7 @@ from tapegrad.capture.native import NativeFunction
 from tapegrad.capture.profiling import Profile, measure_limits, profile, tracing, write_trace
 from tapegrad.capture.program import Program
 from tapegrad.capture.pure import with_njit
+from tapegrad.capture.saved import SavedProgram, load_program, save_program
 
 __all__ = [
     "CaptureError",
@@ -14,11 +15,14 @@ __all__ = [
     "NativeFunction",
     "Profile",
     "Program",
+    "SavedProgram",
     "compile",
     "draw_memory",
+    "load_program",
     "measure_limits",
     "memory_text",
     "profile",
+    "save_program",
     "tracing",
     "with_njit",
     "write_trace",

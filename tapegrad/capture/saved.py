@@ -1,0 +1,450 @@
+"""Programs in files: the ops by name with their operands, the contents of constants and of tensors from outside.
+
+A file is a checkpoint (serialization/container.py): data only, with a checksum. It holds no addresses and nothing that
+was compiled. Loading emits the ops one by one in a recording, so that each is checked as if a function had called it,
+and the kernels are those of the loading machine; then the recording becomes a program as any other.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tapegrad.autograd.modes import no_grad
+from tapegrad.capture.compiled import Compiled
+from tapegrad.capture.errors import CaptureError
+from tapegrad.capture.notes import Instruction, Notes, recording, release
+from tapegrad.capture.program import Program
+from tapegrad.capture.storages import storage_of
+from tapegrad.native.dtypes import DTYPE_NAMES, ITEM_BYTES, NUMPY_DTYPES
+from tapegrad.ops.recurrent import loop_infer
+from tapegrad.ops.registry import Op, registry
+from tapegrad.runtime.errors import raise_status
+from tapegrad.runtime.handle import Tensor, wrap
+from tapegrad.runtime.layout import FROM_ATTRIBUTE, MAX_NDIM, MAX_OUTPUTS
+from tapegrad.runtime.machine import machine
+from tapegrad.serialization import CheckpointError, load, save
+
+VERSION = 1
+_KIND = "tapegrad program"
+_ROLES = ("input", "outside", "constant", "made")
+_MAX_ELEMENTS = 1 << 40
+_MAX_OPERANDS = 1 << 16
+_UNWEIGHTED = {"cross_entropy_rows", "ce_gradient"}  # ops that know an absent weight
+_OPTIONAL = {"bias", "attn_mask"}  # operands that every op that has one knows to be absent
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a slot shows: a storage's number, dtype, shape, strides, offset in elements."""
+
+    storage: int
+    dtype: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int
+
+
+# ---- saving ----
+
+
+def save_program(program: Program | Compiled, path: str | os.PathLike[str]) -> None:
+    """Write a program to a file that ``load_program`` reads, with all that it reads besides its arguments.
+
+    Args:
+        program: a program, or a captured function that has exactly one.
+        path: of the file.
+
+    Raises:
+        ValueError: the function has no program, or several.
+        CaptureError: the program has something that a file cannot hold; nothing is written.
+    """
+    if isinstance(program, Compiled):
+        found = [variant.program for variant in program.variants if variant.program is not None]
+        if len(found) != 1:
+            raise ValueError(f"save_program: expected a function with one program, got one with {len(found)}")
+        program = found[0]
+    content = _content(program)
+    try:
+        SavedProgram(content, "the program")  # what could not be loaded is not written
+    except CheckpointError as error:
+        raise CaptureError(f"save_program: {error}") from None
+    save(content, path)
+
+
+def _content(program: Program) -> dict[str, Any]:
+    writer = _Writer(program)
+    code = [writer.instruction(instruction) for instruction in program.instructions]
+    outputs = [writer.slot(slot) for slot in program.output_slots]
+    return {
+        "kind": _KIND,
+        "version": VERSION,
+        "inputs": len(program.storages.inputs),
+        "input_slots": [writer.slot(slot) for slot, *_ in program.input_slots],
+        "storages": writer.storages,
+        "slots": writer.slots,
+        "code": code,
+        "outputs": outputs,
+    }
+
+
+class _Writer:
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self.storages: list[dict[str, Any]] = []
+        self.slots: list[list[Any]] = []
+        self._storage_numbers: dict[int, int] = {}
+        self._slot_numbers: dict[int, int] = {}
+        storages = machine.table("slots")["storage"]
+        self._inputs = [int(storages[slot]) for slot, *_ in program.input_slots]
+
+    def instruction(self, instruction: Instruction) -> list[Any]:
+        return [
+            instruction.op.name,
+            bool(instruction.in_place),
+            self._operands(instruction),
+            [self.slot(slot) for slot in instruction.results],
+            list(instruction.attributes),
+            instruction.line,
+        ]
+
+    def _operands(self, instruction: Instruction) -> list[int]:
+        read = {*instruction.reads(), *instruction.writes()}
+        pairs = zip(instruction.operands, instruction.operand_storages, strict=True)
+        return [self.slot(slot) if slot < 0 or storage in read else self._shape(slot) for slot, storage in pairs]
+
+    def _shape(self, slot: int) -> int:
+        """Return the number of a slot of which only the shape is read: it gets memory of its own."""
+        row = machine.table("slots")[self._program.slot(slot)]
+        shape, dtype = row["shape"][: row["ndim"]].tolist(), int(row["dtype"])
+        strides = [int(np.prod(shape[d + 1 :], dtype=np.int64)) for d in range(len(shape))]
+        self.storages.append({"role": "made", "bytes": int(np.prod(shape, dtype=np.int64)) * ITEM_BYTES[dtype]})
+        self.slots.append([len(self.storages) - 1, DTYPE_NAMES[dtype], shape, strides, 0])
+        return len(self.slots) - 1
+
+    def slot(self, slot: int) -> int:
+        """Return the number of a slot in the file, -1 for none."""
+        if slot < 0:
+            return -1
+        own = self._program.slot(slot)
+        if own not in self._slot_numbers:
+            row = machine.table("slots")[own]
+            ndim = int(row["ndim"])
+            geometry = [row[name][:ndim].tolist() for name in ("shape", "strides")]
+            place = [self._storage(int(row["storage"])), DTYPE_NAMES[int(row["dtype"])], *geometry, int(row["offset"])]
+            self._slot_numbers[own] = len(self.slots)
+            self.slots.append(place)
+        return self._slot_numbers[own]
+
+    def _storage(self, storage: int) -> int:
+        if storage not in self._storage_numbers:
+            self._storage_numbers[storage] = len(self.storages)
+            self.storages.append(self._describe(storage))
+        return self._storage_numbers[storage]
+
+    def _describe(self, storage: int) -> dict[str, Any]:
+        found = self._program.storages
+        if storage in self._inputs:
+            return {"role": "input", "number": self._inputs.index(storage)}
+        row = machine.table("storages")[storage]
+        if storage in found.outside or storage in found.written or storage in found.constants:
+            content = np.frombuffer(ctypes.string_at(int(row["address"]), int(row["bytes"])), np.uint8)
+            return {"role": "constant" if storage in found.constants else "outside", "content": content}
+        return {"role": "made", "bytes": int(row["bytes"])}
+
+
+Program.save = save_program  # type: ignore[attr-defined]  # a method, as tensors get theirs
+
+
+# ---- loading ----
+
+
+def load_program(path: str | os.PathLike[str]) -> SavedProgram:
+    """Return a program that ``save_program`` wrote, ready to be called.
+
+    Every op is checked, as in a call of it from Python, before the program can run; no code in the file is run.
+
+    Raises:
+        CheckpointError: the file is truncated, altered, of a newer version, or no program.
+        FileNotFoundError: there is no file.
+    """
+    return SavedProgram(load(path), str(Path(path)))
+
+
+class SavedProgram:
+    """A program from a file: called with tensors of the shapes and dtypes of the original's, it returns its results.
+
+    Attributes:
+        state: the tensors that the program reads and writes besides its arguments, such as parameters, as uint8, in
+            the order in which it meets them; they go on from where they were when it was saved.
+        program: the program.
+    """
+
+    def __init__(self, content: Any, file: str) -> None:
+        self._reader = reader = _Reader(content, file)
+        self.program = reader.program()
+        self.state = reader.lasting
+        self._shapes = [(tuple(t.shape), t.dtype) for t in reader.inputs]
+
+    def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
+        """Run the program; return its results.
+
+        Raises:
+            TypeError: an argument is no tensor, or there are too many or too few.
+            RuntimeError: an argument has another shape or dtype than the program was made for.
+        """
+        if len(arguments) != len(self._shapes) or not all(isinstance(value, Tensor) for value in arguments):
+            raise TypeError(f"a saved program: expected {len(self._shapes)} tensors, got {len(arguments)} arguments")
+        for k, (value, (shape, dtype)) in enumerate(zip(arguments, self._shapes, strict=True)):
+            if tuple(value.shape) != shape or value.dtype != dtype:
+                raise RuntimeError(
+                    f"a saved program: argument {k} is {value.dtype} {list(value.shape)}, "
+                    f"expected {dtype} {list(shape)}"
+                )
+        plain = [value.detach() for value in arguments]
+        found = self.program.run(*[value._handle for value in plain])
+        if isinstance(found, tuple):
+            return tuple([wrap(handle) for handle in found])
+        if found > -100:
+            raise_status(found)
+        raise RuntimeError("a saved program: the arguments share memory, are read-only, or laid out otherwise")
+
+
+class _Reader:
+    """Checks the content of a file and emits its ops."""
+
+    def __init__(self, content: Any, file: str) -> None:
+        self._file = file
+        if not isinstance(content, dict) or content.get("kind") != _KIND:
+            raise CheckpointError(f"{file}: no saved program")
+        if content.get("version") != VERSION:
+            raise CheckpointError(
+                f"{file}: a program of version {content.get('version')!r:.20}, this tapegrad reads {VERSION}"
+            )
+        self._content = content
+        self.inputs: list[Tensor] = []
+        self.lasting: list[Tensor] = []  # what is from outside, as bytes
+        self._roots: dict[int, Tensor] = {}
+        self._views: dict[int, Tensor] = {}
+
+    def program(self) -> Program:
+        """Return the program; what its making has changed is put back.
+
+        Raises:
+            CheckpointError: anything is wrong with the content.
+        """
+        try:
+            with no_grad():
+                return self._make()
+        except CheckpointError:
+            raise
+        except (CaptureError, RuntimeError, ValueError, TypeError, LookupError, OverflowError, MemoryError) as error:
+            raise CheckpointError(f"{self._file}: cannot be loaded: {type(error).__name__}: {error}") from error
+
+    def _make(self) -> Program:
+        self._places = [self._place(entry) for entry in self._list("slots")]
+        self._storages = [self._storage(entry) for entry in self._list("storages")]
+        for place in self._places:
+            self._expect(0 <= place.storage < len(self._storages), "a slot lies in no storage")
+        self._make_inputs()
+        contents = self._make_lasting()
+        with recording() as notes:
+            outputs = self._emit_all()
+        try:
+            program = Program(notes, self.inputs, outputs, [])
+        except BaseException:
+            release(notes)
+            raise
+        for root, content in contents:
+            _write(root, content)
+        self._check_same(notes)
+        return program
+
+    def _list(self, name: str) -> list[Any]:
+        found = self._content.get(name)
+        self._expect(isinstance(found, list), f"{name!r} is no list")
+        return found  # type: ignore[return-value]
+
+    def _expect(self, condition: bool, problem: str) -> None:
+        if not condition:
+            raise CheckpointError(f"{self._file}: malformed: {problem}")
+
+    def _place(self, entry: Any) -> Place:
+        self._expect(isinstance(entry, list) and len(entry) == 5, "a slot has not five fields")
+        storage, dtype, shape, strides, offset = entry
+        self._expect(dtype in DTYPE_NAMES, "a slot has an unknown dtype")
+        for numbers in (shape, strides):
+            self._expect(isinstance(numbers, list) and len(numbers) <= MAX_NDIM, "a shape or strides are no short list")
+            self._expect(all(_is_size(n) for n in numbers), "a shape or strides have what is no size")
+        self._expect(len(shape) == len(strides) and _is_size(offset) and _is_size(storage), "a slot's fields disagree")
+        self._expect(int(np.prod([float(n) for n in shape])) <= _MAX_ELEMENTS, "a slot is too large")
+        return Place(storage, DTYPE_NAMES.index(dtype), tuple(shape), tuple(strides), offset)
+
+    def _storage(self, entry: Any) -> dict[str, Any]:
+        self._expect(isinstance(entry, dict) and entry.get("role") in _ROLES, "a storage has no known role")
+        if entry["role"] in ("outside", "constant"):
+            content = entry.get("content")
+            good = isinstance(content, np.ndarray) and content.dtype == np.uint8 and content.ndim == 1
+            self._expect(good, "a storage has no bytes")
+        if entry["role"] == "made":
+            self._expect(_is_size(entry.get("bytes")), "a storage has no size")
+        return entry
+
+    def _dtype_of_storage(self, number: int) -> int:
+        dtypes = {place.dtype for place in self._places if place.storage == number}
+        self._expect(len(dtypes) == 1, "a storage is seen in several dtypes, which is not supported")
+        return dtypes.pop()
+
+    def _make_inputs(self) -> None:
+        """Make a tensor of zeros for each argument."""
+        for number in self._list("input_slots"):
+            self._expect(_is_size(number) and number < len(self._places), "an argument is no slot")
+            place = self._places[number]
+            role = self._storages[place.storage]
+            self._expect(role["role"] == "input" and role.get("number") == len(self.inputs), "the arguments disagree")
+            span = 1 + sum((n - 1) * stride for n, stride in zip(place.shape, place.strides, strict=True) if n)
+            root = _zeros(place.dtype, place.offset + span)
+            self._roots[place.storage] = root
+            self.inputs.append(self._view(root, place))
+            self._views[number] = self.inputs[-1]
+
+    def _make_lasting(self) -> list[tuple[Tensor, Any]]:
+        found = []
+        for number, storage in enumerate(self._storages):
+            if storage["role"] == "outside":
+                root = self._filled(number)
+                self.lasting.append(root)
+                found.append((root, storage["content"]))
+        return found
+
+    def _filled(self, number: int) -> Tensor:
+        content = self._storages[number]["content"]
+        dtype = self._dtype_of_storage(number)
+        self._expect(content.size % ITEM_BYTES[dtype] == 0, "a storage has a fraction of an element")
+        if NUMPY_DTYPES[dtype] == np.bool_:
+            self._expect(content.size == 0 or content.max() <= 1, "a bool storage has bytes other than 0 and 1")
+        root = self._roots[number] = _zeros(dtype, content.size // ITEM_BYTES[dtype])
+        _write(root, content)
+        return root
+
+    def _view(self, root: Tensor, place: Place) -> Tensor:
+        view: Tensor = root.as_strided(place.shape, place.strides, place.offset)
+        if machine.dtype_of(view._handle) != place.dtype:
+            raise CheckpointError(f"{self._file}: a slot has another dtype than its storage")
+        return view
+
+    # ---- in the recording ----
+
+    def _emit_all(self) -> list[Tensor]:
+        for number, storage in enumerate(self._storages):
+            if storage["role"] == "constant":
+                self._filled(number)
+        self._code: list[tuple[Op, list[int]]] = []
+        for entry in self._list("code"):
+            self._emit(entry)
+        outputs = [self._tensor(number) for number in self._list("outputs")]
+        outside = {storage_of(root) for root in (*self.lasting, *self.inputs)}
+        results = [t if storage_of(t) in outside else t.detach() for t in outputs]
+        self._views.clear()
+        self._roots.clear()
+        return results
+
+    def _tensor(self, number: Any) -> Tensor:
+        self._expect(type(number) is int and 0 <= number < len(self._places), "an operand is no slot")
+        if number not in self._views:
+            place = self._places[number]
+            if place.storage not in self._roots:
+                storage = self._storages[place.storage]
+                self._expect(storage["role"] == "made", "a storage is used before it is made")
+                item = ITEM_BYTES[place.dtype]
+                self._expect(storage["bytes"] % item == 0 and storage["bytes"] // item <= _MAX_ELEMENTS, "its size")
+                self._roots[place.storage] = wrap(_made(machine.new_tensor(place.dtype, storage["bytes"] // item)))
+            self._views[number] = self._view(self._roots[place.storage], place)
+        return self._views[number]
+
+    def _emit(self, entry: Any) -> None:
+        self._expect(isinstance(entry, list) and len(entry) == 6, "an instruction has not six fields")
+        name, in_place, operands, results, attributes, _ = entry
+        self._expect(isinstance(name, str) and name in registry, f"the op {name!r:.40} is unknown")
+        op = registry[name]
+        for numbers in (operands, results, attributes):
+            self._expect(isinstance(numbers, list) and all(type(n) is int for n in numbers), f"{name}: no list of ints")
+        self._expect(type(in_place) is bool and all(abs(n) < 2**63 for n in attributes), f"{name}: malformed")
+        self._expect(len(results) == MAX_OUTPUTS, f"{name}: the number of results")
+        whole = len(operands) % len(op.inputs) == 0 if op.variadic else len(operands) == len(op.inputs)
+        self._expect(whole and len(operands) <= _MAX_OPERANDS, f"{name}: {len(operands)} operands")
+        self._expect(op.infer is not loop_infer, f"{name}: a loop over time is not checked by its op, so not loaded")
+        self._expect(not op.shape_from_values, f"{name}: its shape depends on values")
+        names = [operand.lstrip("*") for operand in op.inputs]
+        absent = {names[k % len(names)] for k, number in enumerate(operands) if number == -1}
+        optional = _OPTIONAL | ({"weight"} if name in _UNWEIGHTED else set())
+        self._expect(absent <= optional, f"{name}: an operand that it needs is absent")
+        if op.result == FROM_ATTRIBUTE:
+            self._expect(attributes != [] and 0 <= attributes[0] < len(DTYPE_NAMES), f"{name}: an unknown dtype")
+        handles = [None if number == -1 else self._tensor(number)._handle for number in operands]
+        if in_place:
+            self._expect(not op.accumulates, f"{name}: it adds to a gradient of parts, which is not supported")
+            self._expect(op.outputs == 1, f"{name}: several results in place")
+            target = self._tensor(results[0])
+            status = machine.emit_in_place(op.code, target._handle, len(handles), *handles, *attributes)
+            if status < 0:
+                raise_status(status)
+        else:
+            self._take(op, results, machine.emit_several(op.code, len(handles), *handles, *attributes))
+        self._code.append((op, attributes))
+
+    def _take(self, op: Op, results: list[int], handles: Any) -> None:
+        """Enter an op's results; they must have the geometry that the file says."""
+        if handles == -1 and op.outputs == 0:
+            handles = ()
+        if not isinstance(handles, tuple):
+            raise_status(handles)
+        made = [wrap(handle) for handle in handles]
+        for number, result in zip(results, made, strict=False):
+            if number < 0:
+                continue
+            self._expect(number < len(self._places), f"{op.name}: a result is no slot")
+            place = self._places[number]
+            same = tuple(result.shape) == place.shape and machine.dtype_of(result._handle) == place.dtype
+            layout = machine.strides_of(result._handle) == place.strides and place.offset == 0
+            self._expect(same and layout, f"{op.name}: it makes {list(result.shape)}, not {list(place.shape)}")
+            self._expect(place.storage not in self._roots, f"{op.name}: its result's storage is made twice")
+            self._roots[place.storage] = result
+            self._views[number] = result
+
+    def _check_same(self, notes: Notes) -> None:
+        """Raise CheckpointError where emitting has made other instructions than the file has."""
+        made = [(i.op, i.attributes) for i in notes.instructions if i.kernel]
+        self._expect(made == self._code, "its operations are not those that it would make here")
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**48
+
+
+def _made(handle: int) -> int:
+    if handle < 0:
+        raise_status(handle)
+    return handle
+
+
+def _zeros(dtype: int, count: int) -> Tensor:
+    made = wrap(_made(machine.new_tensor(dtype, count)))
+    _write(made, np.zeros(count * ITEM_BYTES[dtype], np.uint8))
+    return made
+
+
+def _write(root: Tensor, content: Any) -> None:
+    """Write bytes into the memory of a tensor that has all of its storage."""
+    row = machine.table("storages")[storage_of(root)]
+    if content.size > int(row["bytes"]):
+        raise CheckpointError("a storage's content is larger than its memory")
+    ctypes.memmove(int(row["address"]), np.ascontiguousarray(content).ctypes.data, content.size)
+
+
+__all__ = ["SavedProgram", "load_program", "save_program"]
