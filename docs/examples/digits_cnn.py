@@ -127,7 +127,10 @@ def main() -> None:
 
     def save() -> None:
         state = {name: part.state_dict() for name, part in parts.items()}
-        tg.save({**state, "rng": tg.get_rng_state(), "progress": [epoch, losses, scores, seconds]}, checkpoint)
+        tg.save(
+            {**state, "rng": tg.get_rng_state(), "progress": [epoch, losses, scores, time.perf_counter() - start]},
+            checkpoint,
+        )
 
     def step(x: tg.Tensor, y: tg.Tensor) -> tg.Tensor:
         optimizer.zero_grad()
@@ -142,23 +145,23 @@ def main() -> None:
     signal.signal(signal.SIGINT, lambda *_: interrupted.append(True) if not interrupted else exit(130))
 
     predicted = evaluate(net, held_images, held_labels)[1]
+    start = time.perf_counter() - seconds
     while epoch < args.epochs and not interrupted:
-        start = time.perf_counter()
         for x, y in tqdm(loader, desc=f"epoch {epoch + 1}/{args.epochs}", leave=False, disable=None):
             losses.append(train_step(x, y).item())
             if interrupted:
+                save()  # while the loader knows where in the epoch it is
                 break
         else:
             epoch += 1
             accuracy, predicted = evaluate(net, held_images, held_labels)
             scores.append(accuracy)
-        seconds += time.perf_counter() - start
-        if not interrupted:
+            seconds = time.perf_counter() - start
             print(
                 f"epoch {epoch}/{args.epochs}  loss {losses[-1]:.4f}  held-out accuracy {accuracy:.4f}  {seconds:.0f} s"
             )
-        save()
-    if interrupted:
+            save()
+    if epoch < args.epochs:
         print(f"interrupted in epoch {epoch + 1}: go on with --resume")
         return
     draw(args.out / "digits.png", held_images, held_labels, predicted, losses, scores)
