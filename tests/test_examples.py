@@ -16,6 +16,7 @@ PROGRAMS = [
     ("cartpole", [], ["checkpoint.safetensors", "cartpole.png"]),
     ("char_lstm", [], ["checkpoint.safetensors", "sample.txt", "bits.png"]),
     ("char_transformer", [], ["checkpoint.safetensors", "sample.txt", "bits.png"]),
+    ("dcgan", ["mlxtend"], ["checkpoint.safetensors", "dcgan.png"]),
     ("dehaze", ["PIL", "skimage", "sklearn"], ["checkpoint.safetensors", "dehaze.png", "netG.safetensors"]),
     ("digits_cnn", ["mlxtend"], ["checkpoint.safetensors", "digits.png"]),
     ("vae", ["mlxtend"], ["checkpoint.safetensors", "vae.png"]),
