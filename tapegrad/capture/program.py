@@ -314,8 +314,13 @@ class Program:
         """
         rows = []
         slots, handles = machine.table("slots"), machine.table("handles")
+        # what another thread does to gradients of its own meanwhile is none of this call's business
+        reachable = {slot_of(tensor) for tensor in others} | {*self._slots}
+        reachable |= {slot for instruction in notes.instructions for slot, _ in instruction.places()}
         touched = {s for instruction in self.instructions for s in (*instruction.reads(), *instruction.writes())}
         for leaf, (before, after) in notes.gradients.items():
+            if leaf not in reachable:
+                continue
             storage = int(slots["storage"][handles["slot"][after]]) if after >= 0 else -1
             if leaf in self._slots and (before != after or storage in touched):
                 raise CaptureError(
