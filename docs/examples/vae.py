@@ -9,8 +9,8 @@ What it maximises is the evidence lower bound (ELBO) of the log-likelihood of a 
 Pixels are drawn black or white with their grey as the probability, anew for each batch (dynamic binarisation; those of
 the held-out digits once), so that log p(x|z) is the logarithm of a probability.
 
-Reached: an ELBO of -113.3 nats on 1,000 held-out digits after 50 epochs, in 79 s on two cores that were busy with five
-times as much other work. An epoch by ``step.epoch`` took as long as one uncaptured (1.03 times as fast, median of 8
+Reached: an ELBO of -113.3 nats on 1,000 held-out digits after 50 epochs, in 18 s on two cores with
+neighbours. An epoch by ``step.epoch`` took as long as one uncaptured (1.03 times as fast, median of 8
 alternating rounds): nearly all of the time goes into the matrix products.
 """
 
