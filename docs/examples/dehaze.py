@@ -12,8 +12,9 @@ side up) and beta how thick the haze is. Photographs at half size; whole photogr
 
 Reached: 10.69 dB become 16.22 dB (PSNR, mean over two held-out photographs in three hazes each) after 15 epochs, in
 903 s on two cores that were busy with several times as much other work (a step takes 90 ms on quiet ones, and so all
-1,500 about 135 s). torch.compile: 1.06 times as fast (95 ms become 90, median of 48 steps each, alternating). Five of the six pictures gain 1.5 to 10 dB, one
-loses 0.8 dB: its sky comes out too dark, for which five photographs to learn from are few.
+1,500 about 135 s). torch.compile: 1.06 times as fast (95 ms become 90, median of 48 steps each, alternating). Five of
+the six pictures gain 1.5 to 10 dB, one loses 0.8 dB: its sky comes out too dark, for which five photographs to learn
+from are few.
 """
 
 import argparse
