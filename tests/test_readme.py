@@ -72,4 +72,4 @@ def test_links_between_pages_lead_somewhere(page):
 
 def test_the_table_of_commands_is_complete():
     listed = set(re.findall(r"^\| `tapegrad ([a-z]+)`", (ROOT / "README.md").read_text(), re.MULTILINE))
-    assert listed == {"demo", "info", "warmup", "cache"}
+    assert listed == {"demo", "info", "warmup", "cache", "trace"}
