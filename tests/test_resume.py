@@ -12,7 +12,7 @@ import tapegrad as tg
 
 KILLS = int(os.environ.get("TAPEGRAD_KILLS", "4"))
 PROGRAM = Path(__file__).with_name("resumable.py")
-STEPS_A_LIFE = 30
+STEPS_A_LIFE = 200  # more than a quick machine takes before it is killed
 
 
 def start(folder, steps):
