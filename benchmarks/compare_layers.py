@@ -1,17 +1,17 @@
 """Layers beside torch, forward alone and forward with backward, on one thread and on two.
 
-Run: python benchmarks/compare_layers.py [--quick] [--threads 1,2] [family ...]
+Run: python benchmarks/compare_layers.py [--quick] [--quietest] [--threads 1,2] [--only text] [family ...]
 
-A family is a file ``layers_<family>.py``. Contestants take turns in each round within one process; medians and their
-ratios are printed (ratio: torch's time over ours). float32.
+A family is a file ``layers_<family>.py``. Each library runs in a process of its own; they take turns in each round, and
+medians and their ratios are printed (ratio: torch's time over ours), or with --quietest those of the shortest rounds.
+float32.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import statistics
-import time
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,11 @@ from typing import Any
 import numpy as np
 from layer_cases import Case
 from peak import fma_peak
-
-import tapegrad as tg
-
-try:
-    import torch
-except ImportError:
-    torch = None
+from turns import Contestant, take_turns, typical
 
 HERE = Path(__file__).parent
-SECONDS = {True: 0.05, False: 0.2}  # of work for each contestant in a round, by --quick
+LIBRARIES = [name for name in ("tapegrad", "torch") if importlib.util.find_spec(name)]
+SECONDS = {True: 0.15, False: 0.6}  # of work for each contestant in all its rounds, by --quick
 ROUNDS = {True: 5, False: 11}
 
 
@@ -57,32 +52,32 @@ def step_call(case: Case, library: Any) -> Callable[[], Any]:
     return step
 
 
-def medians(calls: list[Callable[[], Any]], quick: bool) -> list[float]:
-    """Return the median seconds of each call; in each round every contestant has its turn."""
-    turns = []
-    for call in calls:
-        call()
-        start = time.perf_counter()
-        call()
-        turns.append(max(1, int(SECONDS[quick] / max(1e-7, time.perf_counter() - start) / ROUNDS[quick])))
-    times: list[list[float]] = [[] for _ in calls]
-    for _ in range(ROUNDS[quick]):
-        for call, count, kept in zip(calls, turns, times, strict=True):
-            start = time.perf_counter()
-            for _ in range(count):
-                call()
-            kept.append((time.perf_counter() - start) / count)
-    return [statistics.median(kept) for kept in times]
+KINDS = {"forward": (forward_call, 1), "with backward": (step_call, 3)}  # and how much work, in forward passes
 
 
-def run_case(case: Case, threads: int, peak: float, quick: bool) -> None:
-    for what, make, factor in (("forward", forward_call, 1), ("with backward", step_call, 3)):
-        found = medians([make(case, library) for library in (tg, torch) if library], quick)
-        text = f"{case.name:44s} {threads} {what:14s} {found[0] * 1e6:10.1f} us"
+def layer_call(library: str, threads: int, family: str, index: int, kind: str) -> Callable[[], Any]:
+    """Return the call to time; this runs in the contestant's process."""
+    module = importlib.import_module(library)
+    module.set_num_threads(threads)
+    return KINDS[kind][0](importlib.import_module(f"layers_{family}").CASES[index], module)
+
+
+def run_case(contestants: list[Contestant], family: str, index: int, threads: int, options: argparse.Namespace) -> None:
+    case: Case = importlib.import_module(f"layers_{family}").CASES[index]
+    for kind in options.kinds.split(","):
+        shortest = [
+            contestant.make(layer_call, library, threads, family, index, kind)
+            for contestant, library in zip(contestants, LIBRARIES, strict=True)
+        ]
+        rounds = ROUNDS[options.quick]
+        times = take_turns(contestants, shortest, rounds, SECONDS[options.quick])
+        found = [typical(each, options.quietest) for each in times]
+        text = f"{case.name:44s} {threads} {kind:14s} {found[0] * 1e6:10.1f} us"
         if len(found) > 1:
             text += f"  torch {found[1] * 1e6:10.1f} us  ratio {found[1] / found[0]:6.2f}  wanted {case.wanted:g}"
         if case.flops:
-            text += f"  {factor * case.flops / found[0] / 1e9 / (peak * threads):5.2f} of FMA peak"
+            peak = fma_peak(turns=40_000) * threads
+            text += f"  {KINDS[kind][1] * case.flops / found[0] / 1e9 / peak:5.2f} of FMA peak"
         print(text, flush=True)
 
 
@@ -90,18 +85,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
     parser.add_argument("--threads", default="1,2", help="thread counts, separated by commas")
+    parser.add_argument("--kinds", default=",".join(KINDS), help="what is timed, separated by commas")
+    parser.add_argument("--quietest", action="store_true", help="compare the shortest rounds: the machine is busy")
+    parser.add_argument("--only", default="", help="run the cases with this in their names")
     families = sorted(path.stem.removeprefix("layers_") for path in HERE.glob("layers_*.py"))
     parser.add_argument("families", nargs="*", default=families, metavar="family", help=", ".join(families))
     options = parser.parse_args()
-    if torch is None:
+    if "torch" not in LIBRARIES:
         print("torch is not installed: only our own times")
+    contestants = [Contestant() for _ in LIBRARIES]
     for family in options.families:
         cases = importlib.import_module(f"layers_{family}").CASES
         for threads in map(int, options.threads.split(",")):
-            for library in filter(None, (tg, torch)):
-                library.set_num_threads(threads)
-            for case in cases:
-                run_case(case, threads, fma_peak(), options.quick)
+            for index, case in enumerate(cases):
+                if options.only in case.name:
+                    run_case(contestants, family, index, threads, options)
+    for contestant in contestants:
+        contestant.stop()
 
 
 if __name__ == "__main__":
