@@ -14,9 +14,12 @@ nitpicky = True
 html_theme = "pydata_sphinx_theme"
 html_title = "tapegrad"
 html_theme_options = {"show_toc_level": 2}
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_in_temp = True  # cells may write files
 nb_execution_timeout = 120  # seconds a cell: the first one may compile
-myst_enable_extensions = ["colon_fence", "deflist"]
+nb_merge_streams = True
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]

@@ -9,7 +9,7 @@ import pytest
 from tapegrad.cli import _parser
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "CONTRIBUTING.md", "docs/index.md", "docs/quickstart.md", "docs/data.md", "docs/checkpoints.md"]
+PAGES = ["README.md", "CONTRIBUTING.md", "docs/index.md", "docs/tour.md", "docs/data.md", "docs/checkpoints.md"]
 PAGES += ["docs/differences.md"]
 
 
@@ -30,10 +30,10 @@ def test_the_readme_s_lines_train_a_model(capsys):
     assert names["losses"].mean() < losses[0] / 50
 
 
-def test_the_quickstart_s_cells_run_in_order(tmp_path, monkeypatch):
+def test_the_tour_s_cells_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {}
-    cells = blocks("docs/quickstart.md", r"\{code-cell\} python")
+    cells = blocks("docs/tour.md", r"\{code-cell\} python")
     assert len(cells) > 3
     for cell in cells:
         exec(cell, names)
