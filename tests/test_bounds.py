@@ -1,6 +1,7 @@
-"""The bounds-checking mode (TAPEGRAD_CHECK_BOUNDS=1) lets right programs run and finds a write out of bounds."""
+"""The bounds-checking mode (TAPEGRAD_CHECK_BOUNDS=1) lets right programs run and finds what touches others' memory."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -36,6 +37,22 @@ def test_a_write_beyond_a_tensor_is_found() -> None:
         found = run(BEYOND.format(index=index), "1")
         assert "right program runs" in found.stdout
         assert found.returncode != 0 and "out of bounds" in found.stderr
+
+
+def test_a_read_beyond_a_block_stops_the_process() -> None:
+    read = "ctypes.c_float.from_address(z.data_ptr() + 64).value"
+    assert run(read, "0").returncode == 0
+    assert run(read, "1").returncode == -signal.SIGSEGV
+
+
+def test_a_read_of_freed_memory_stops_the_process() -> None:
+    read = "address = z.data_ptr(); z = z + 1; ctypes.c_float.from_address(address).value"
+    assert run(read, "0").returncode == 0
+    assert run(read, "1").returncode == -signal.SIGSEGV
+
+
+def test_memory_is_nan_before_it_is_written() -> None:
+    assert "[nan, nan, nan]" in run("z = tg.empty(3)", "1").stdout
 
 
 def test_the_mode_is_off_by_default() -> None:

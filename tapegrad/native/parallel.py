@@ -15,9 +15,11 @@ from numba.extending import intrinsic
 
 from tapegrad.native.atomics import atomic_add, atomic_load, atomic_store, compare_exchange, pause
 from tapegrad.native.cache import jit
+from tapegrad.native.pages import PAGE
 from tapegrad.native.pointers import call3, int64_at, symbol
 
 SCRATCH_BYTES = 4 << 20  # each thread's own
+SCRATCH_STEP = SCRATCH_BYTES + PAGE  # from one to the next: a page between them that nobody may touch
 MAX_TASKS = (1 << 31) - 1
 
 # The pool's words. What different threads write lies on different cache lines, in pairs (they are fetched so).
@@ -179,7 +181,7 @@ def _start(pool):
     for k in range(words[THREADS] - 1):
         handle = HANDLES + 3 * k
         words[handle + 1] = pool
-        words[handle + 2] = words[SCRATCH] + (k + 1) * SCRATCH_BYTES
+        words[handle + 2] = words[SCRATCH] + (k + 1) * SCRATCH_STEP
         if _create(pool + 8 * handle, 0, _thread_address(_work), pool + 8 * (handle + 1)) != 0:
             break
         started += 1

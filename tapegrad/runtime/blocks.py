@@ -2,6 +2,10 @@
 
 Blocks come in size classes (multiples of 64 bytes to 1 KiB, then four to a doubling) and go back to a free list of
 their class, so a training loop soon allocates nothing.
+
+In the bounds-checking mode each block has pages of its own, at whose end it lies, and a page behind them that nobody
+may touch; when it is given back nobody may touch its pages either, whose addresses are never used again. What a block
+has beyond its used bytes is filled with a pattern, and all of it is nan before it is written.
 """
 
 import sys
@@ -9,6 +13,7 @@ import sys
 from numba import types
 
 from tapegrad.native.cache import jit
+from tapegrad.native.pages import PAGE, close_pages, commit_pages, whole_pages
 from tapegrad.native.pointers import int64_at, pointer_to, symbol
 from tapegrad.runtime.layout import SIZE_CLASSES, free_blocks, state_of
 
@@ -21,6 +26,7 @@ _GUARD = 0xA5
 
 _i64 = types.int64
 _uint8_at = pointer_to("u1")
+_memset = symbol("memset", _i64, _i64, types.int32, _i64)
 _aligned_alloc = symbol("aligned_alloc", _i64, _i64, _i64)
 _free = symbol("free", _i64, _i64)
 
@@ -98,11 +104,25 @@ def trim(st):
 
 
 @jit
+def _take_guarded(state, size):
+    pages, start = whole_pages(size), state.guarded
+    if not commit_pages(start, pages):
+        return 0
+    state.guarded += pages + PAGE
+    _memset(start, types.int32(0xFF), pages)
+    state.bytes_live += size
+    state.bytes_peak = max(state.bytes_peak, state.bytes_live)
+    return start + pages - size
+
+
+@jit
 def take_block(st, index):
     """Return a block of the class, or 0 when the machine has no memory left."""
     state = state_of(st)
-    block = free_blocks(state)[index]
     size = class_bytes(index)
+    if state.check_bounds:
+        return _take_guarded(state, size)
+    block = free_blocks(state)[index]
     if block != 0:
         free_blocks(state)[index] = int64_at(block)[0]
         state.bytes_cached -= size
@@ -123,6 +143,9 @@ def give_block(st, block, index):
     state = state_of(st)
     size = class_bytes(index)
     state.bytes_live -= size
+    if state.check_bounds:
+        close_pages(block // PAGE * PAGE, whole_pages(size))
+        return
     if size > _SMALL and state.bytes_cached + size > max(_CACHE_LIMIT, state.bytes_live):
         _free(block)
         return

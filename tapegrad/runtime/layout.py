@@ -90,7 +90,7 @@ STATE = np.dtype(
             "visiting_site "
             "arena arena_end bytes_live bytes_cached bytes_peak "
             "release_head draining sweeps sweep_id sweeping pending leaf_head selective "
-            "sequence_next family_next serial_next workspace pool check_bounds "
+            "sequence_next family_next serial_next workspace pool check_bounds guarded "
             "capture capture_top capture_thread capture_id slots_aside storages_aside kernel_run "
             "error_op error_slot0 error_slot1 error_value0 error_value1"
         ).split()

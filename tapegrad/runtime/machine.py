@@ -5,7 +5,6 @@ from the disk cache in about 0.3 ms each.
 """
 
 import ctypes
-import mmap
 import os
 import threading
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import numpy.typing as npt
 
 from tapegrad.native.dtypes import DTYPE_COUNT, FLOAT32
 from tapegrad.native.fastcall import fast_function
+from tapegrad.native.pages import PAGE, make_usable, reserve_addresses
 from tapegrad.runtime.core import CORE, compile_one, start_helper
 from tapegrad.runtime.layout import (
     ENTRY,
@@ -38,8 +38,7 @@ WORKSPACE_BYTES = 1 << 22
 _FIRST_ROWS = 4096
 
 _NEEDS = {"sweep": ("sweep",)}  # what an entry point calls by its address in the state block
-_PROT_NONE, _PROT_READ_WRITE = 0, 3
-_MAP_FLAGS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+_GUARDED_ADDRESSES = 1 << 44  # where the bounds-checking mode has its blocks, each at addresses of its own
 
 
 class Machine:
@@ -67,9 +66,11 @@ class Machine:
 
     def _make_tables(self) -> None:
         for name, dtype in (("handles", HANDLE), ("slots", SLOT), ("storages", STORAGE), ("entries", ENTRY)):
-            self.state[name] = _reserve_addresses(ROW_LIMIT * dtype.itemsize, _FIRST_ROWS * dtype.itemsize)
+            self.state[name] = reserve_addresses(ROW_LIMIT * dtype.itemsize)
+            make_usable(int(self.state[name]), _FIRST_ROWS * dtype.itemsize)
             self.state[f"{name}_capacity"] = _FIRST_ROWS
-        self.state["words"] = _reserve_addresses(WORD_LIMIT * 8, 32 * _FIRST_ROWS * 8)
+        self.state["words"] = reserve_addresses(WORD_LIMIT * 8)
+        make_usable(int(self.state["words"]), 32 * _FIRST_ROWS * 8)
         self.state["words_capacity"] = 32 * _FIRST_ROWS
         for name in (
             "handles_free",
@@ -84,16 +85,18 @@ class Machine:
         self.ops = np.zeros(OP_LIMIT, OP)
         self.kernels = np.zeros((OP_LIMIT, DTYPE_COUNT, DTYPE_COUNT), np.int64)
         self.constants = np.zeros((CONSTANT_LIMIT, 2), np.int64)
-        self.workspace = np.zeros(WORKSPACE_BYTES + 64, np.uint8)
         self.addresses = np.zeros(ADDRESS_LIMIT, np.int64)
         self.thread_modes = np.zeros((THREAD_LIMIT, 2), np.int64)
         for name in ("ops", "kernels", "constants", "addresses", "thread_modes"):
             self.state[name] = getattr(self, name).ctypes.data
-        self.state["workspace"] = (self.workspace.ctypes.data + 63) // 64 * 64
+        self.state["workspace"] = reserve_addresses(WORKSPACE_BYTES + PAGE)
+        make_usable(int(self.state["workspace"]), WORKSPACE_BYTES)
         self.state["grad_enabled"] = 1
         self.state["thread"] = -1
         self.state["default_dtype"] = FLOAT32
-        self.state["check_bounds"] = os.environ.get("TAPEGRAD_CHECK_BOUNDS") == "1"
+        if os.environ.get("TAPEGRAD_CHECK_BOUNDS") == "1":
+            self.state["check_bounds"] = 1
+            self.state["guarded"] = reserve_addresses(_GUARDED_ADDRESSES)
 
     def _make_callbacks(self) -> None:
         function = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
@@ -158,18 +161,6 @@ class Machine:
 
 def _no_resolver(a: int, b: int, c: int) -> int:
     raise RuntimeError("the tape machine was used before tapegrad.ops was imported")
-
-
-def _reserve_addresses(size: int, committed: int) -> int:
-    """Reserve a range of addresses without memory behind it; make its beginning usable: it grows in place."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.mmap.restype = ctypes.c_void_p
-    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
-    libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    address = libc.mmap(None, size, _PROT_NONE, _MAP_FLAGS, -1, 0)
-    if address in (None, ctypes.c_void_p(-1).value) or libc.mprotect(address, committed, _PROT_READ_WRITE) != 0:
-        raise MemoryError(f"cannot reserve {size} bytes of addresses for the tape's tables (is `ulimit -v` set?)")
-    return int(address)
 
 
 machine = Machine()

@@ -39,7 +39,7 @@ def new_storage(st, size):
     if size > _LARGEST:
         state.error_value0 = size
         return OUT_OF_MEMORY
-    index = size_class(size + 64 * state.check_bounds)
+    index = size_class(size)
     block = take_block(st, index)
     if block == 0:
         state.error_value0 = size

@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 
+from tapegrad.native.pages import make_usable, reserve_addresses
 from tapegrad.native.parallel import (
     BUSY,
     CONDITION,
@@ -22,6 +23,7 @@ from tapegrad.native.parallel import (
     RUN,
     SCRATCH,
     SCRATCH_BYTES,
+    SCRATCH_STEP,
     SLEEPING,
     STARTED,
     STOP,
@@ -46,7 +48,6 @@ class ThreadPool:
         self.words = self._memory[skipped : skipped + POOL_WORDS]
         self.address = self.words.ctypes.data
         self.words[RUN] = run
-        self._scratch: list[np.ndarray] = []  # all there were: a thread that runs without the GIL may be in an old one
         self._scratch_of = 0  # threads
         self._libc = ctypes.CDLL(None)
         self._make_locks()
@@ -82,10 +83,13 @@ class ThreadPool:
 
     def _set_size(self, threads: int) -> None:
         if threads > self._scratch_of:
-            # pages that nobody touches take no memory
-            self._scratch.append(np.empty(threads * SCRATCH_BYTES + 64, np.uint8))
+            # The one there was is kept: a thread that runs without the GIL may be in it. Pages that nobody touches take
+            # no memory.
+            scratch = reserve_addresses(threads * SCRATCH_STEP)
+            for k in range(threads):
+                make_usable(scratch + k * SCRATCH_STEP, SCRATCH_BYTES)
             self._scratch_of = threads
-            self.words[SCRATCH] = (self._scratch[-1].ctypes.data + 63) // 64 * 64
+            self.words[SCRATCH] = scratch
         self.words[THREADS] = threads
 
     def _make_locks(self) -> None:

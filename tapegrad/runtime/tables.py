@@ -1,9 +1,8 @@
 """Room in the tape machine's tables: they grow in place, and the tape closes its gaps."""
 
-from numba import types
-
 from tapegrad.native.cache import jit
-from tapegrad.native.pointers import int64_at, symbol
+from tapegrad.native.pages import commit_pages
+from tapegrad.native.pointers import int64_at
 from tapegrad.runtime.layout import (
     DEAD,
     ENTRY_BYTES,
@@ -20,8 +19,6 @@ from tapegrad.runtime.layout import (
 )
 
 _ROWS_KEPT_FREE = 512
-
-_mprotect = symbol("mprotect", types.int32, types.int64, types.int64, types.int32)
 
 
 @jit
@@ -68,7 +65,7 @@ def _grow_table(address, capacity, wanted, row_bytes, limit):
     """Commit more of a table's reserved address range; return its new capacity, or OUT_OF_MEMORY."""
     while capacity < wanted:
         capacity *= 2
-    if capacity > limit or _mprotect(address, capacity * row_bytes, types.int32(3)) != 0:
+    if capacity > limit or not commit_pages(address, capacity * row_bytes):
         return OUT_OF_MEMORY
     return capacity
 
