@@ -463,6 +463,27 @@ def test_programs_give_their_memory_back():
     assert after == before
 
 
+def test_a_program_that_goes_frees_no_arrays_of_other_tensors(monkeypatch):
+    """Its storages' links in the list of what was put aside were taken for the numbers of arrays to let go."""
+    let_go = []
+
+    class Watched(dict):
+        def pop(self, owner, default=None):
+            let_go.append(owner)
+            return super().pop(owner, default)
+
+    net = network()
+    step = tg.compile(lambda x: net(x).square().sum())
+    x, _ = batches(1)[0]
+    for _ in range(3):
+        step(x)
+    assert len(step.variants[0].program) > 3
+    monkeypatch.setattr(machine, "owners", Watched(machine.owners))
+    del step
+    gc.collect()
+    assert let_go == []
+
+
 @pytest.mark.parametrize("order", [1, 2])
 def test_what_only_lends_its_shape_keeps_its_memory(order):
     # the derivative of mean reads the shape of an operand whose memory nothing else reads by then

@@ -184,7 +184,9 @@ def _put_aside(table: str, link: str) -> set[int]:
     found, row = set(), int(machine.state[f"{table}_aside"])
     while row >= 0:
         found.add(row)
-        row = int(rows[row])
+        following = int(rows[row])
+        rows[row] = -1  # a storage's link lies where its owner's number does: it would free some other tensor's array
+        row = following
     machine.state[f"{table}_aside"] = -1
     return found
 
