@@ -1,5 +1,8 @@
 """How Sphinx builds the documentation: Markdown pages whose code cells are run, in the pydata theme."""
 
+import sys
+from pathlib import Path
+
 from tapegrad.version import __version__
 
 project = "tapegrad"
@@ -23,3 +26,15 @@ nb_execution_in_temp = True  # cells may write files
 nb_execution_timeout = 120  # seconds a cell: the first one may compile
 nb_merge_streams = True
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+
+
+def setup(app):
+    """Fill in the table of torch's names, which is made from three sources."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    from torch_table import fill
+
+    def read(app, page, source):
+        if page == "torch_names":
+            source[0] = fill(source[0])
+
+    app.connect("source-read", read)
