@@ -93,7 +93,7 @@ def _warmup(options: argparse.Namespace) -> int:
 
 def _cache(options: argparse.Namespace) -> int:
     from tapegrad.info import cache_line, megabytes
-    from tapegrad.native.cache import clear_cache
+    from tapegrad.native.store import clear_cache
 
     if options.action == "clear":
         count, size = clear_cache()

@@ -6,7 +6,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import llvmlite.binding as llvm
 
-from tapegrad.native.cache import cache_dir, machine_stamp
+from tapegrad.native.stamp import machine_stamp
+from tapegrad.native.store import cache_dir, cache_size
 from tapegrad.version import __version__
 
 _PACKAGES = ("numba", "llvmlite", "numpy", "scipy", "safetensors")
@@ -49,8 +50,8 @@ def usable_cores() -> int:
 
 def cache_line() -> str:
     """Return the cache's place, how many compiled functions it has and how large they are."""
-    sizes = [path.stat().st_size for path in cache_dir().glob("*.bin")]
-    return f"{cache_dir()}: {len(sizes)} compiled functions, {megabytes(sum(sizes))}"
+    count, size = cache_size()
+    return f"{cache_dir()}: {count} compiled functions, {megabytes(size)}"
 
 
 def megabytes(size: int) -> str:

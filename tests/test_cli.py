@@ -10,7 +10,7 @@ import pytest
 
 from tapegrad.cli import main
 from tapegrad.info import vector_bits
-from tapegrad.native.cache import machine_stamp
+from tapegrad.native.stamp import machine_stamp
 from tapegrad.version import __version__
 
 

@@ -3,25 +3,17 @@
 Numba's own cache looks only at the file that defines a function, so an edit in a helper's file goes on serving the old
 answer, and it never hits for functions built by closure. Here one file holds one function, and its name is a hash of
 the function's key, its signature, the sources it comes from, the CPU and the versions of Python, Numba and llvmlite.
-Files are written beside their place and renamed, so several processes may fill one cache at the same time, and a
-damaged file is recognised by its checksum and replaced.
 """
 
-import contextlib
 import functools
 import hashlib
 import os
-import platform
-import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-import llvmlite
 import llvmlite.binding as llvm
-import numba
 from numba.core import types
 from numba.core.ccallback import CFunc
 from numba.core.codegen import JITCodeLibrary
@@ -31,38 +23,20 @@ from numba.core.sigutils import normalize_signature
 
 from tapegrad.native.pipeline import Pipeline, quick_compilation
 from tapegrad.native.sources import sources_digest
+from tapegrad.native.stamp import machine_stamp
+from tapegrad.native.store import cache_dir, can_write, read_code, write_code
 
 # Division by zero gives inf or nan instead of a check that would keep a loop from vectorising (Adam: 12 us -> 1.3 us).
 # 'contract' allows fused multiply-add; without 'nnan' and 'ninf', nan and inf propagate as IEEE 754 says.
 OPTIONS = {"error_model": "numpy", "fastmath": {"contract", "nsz"}, "_nrt": False}
 
-_CHECKSUM_BYTES = 32
 _alive: list[Any] = []  # libraries and object files: their code goes when they do
 _counts = {"compiled": 0, "loaded": 0}
-
-
-def cache_dir() -> Path:
-    """Return the folder of the compiled functions: ``TAPEGRAD_CACHE_DIR``, or one in the user's cache folder."""
-    if given := os.environ.get("TAPEGRAD_CACHE_DIR"):
-        return Path(given)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "tapegrad" / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "tapegrad"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tapegrad"
 
 
 def cache_counts() -> dict[str, int]:
     """Return how many functions this process has compiled and how many it has loaded from the disk."""
     return dict(_counts)
-
-
-@functools.cache
-def machine_stamp() -> str:
-    """Return what all machine code depends on: the CPU and the versions of Python, Numba and llvmlite."""
-    magic = cpu_target.target_context.codegen().magic_tuple()
-    versions = (platform.python_version(), numba.__version__, llvmlite.__version__)
-    return hashlib.sha256(repr((magic, versions)).encode()).hexdigest()
 
 
 def compile_function(function: Callable[..., Any], key: str, signature: str) -> int:
@@ -83,7 +57,12 @@ def compile_function(function: Callable[..., Any], key: str, signature: str) -> 
 def is_cached(function: Callable[..., Any], key: str, signature: str) -> bool:
     """Return whether the disk has a file for the function; see compile_function."""
     path = _path(function, key, signature)
-    return path is not None and path.exists()
+    return path is not None and os.path.exists(path)  # which is False, not an error, in a folder closed to this user
+
+
+def can_be_cached(function: Callable[..., Any], key: str, signature: str) -> bool:
+    """Return whether the function's code would be kept on the disk now."""
+    return _path(function, key, signature) is not None and can_write()
 
 
 def _path(function: Callable[..., Any], key: str, signature: str) -> Path | None:
@@ -105,20 +84,15 @@ def _compile(function: Callable[..., Any], key: str, signature: str, path: Path 
     _counts["compiled"] += 1
     _alive.append(callback)
     if path is not None:
-        with contextlib.suppress(OSError):  # a read-only or full disk costs time in the next process, nothing else
-            _write(path, callback.native_name.encode() + b"\0" + callback._library._get_compiled_object())
+        write_code(path, callback.native_name.encode() + b"\0" + callback._library._get_compiled_object())
     return int(callback.address)
 
 
 def _load(path: Path) -> int | None:
-    try:
-        data = path.read_bytes()
-    except OSError:
+    stored = read_code(path)
+    if stored is None:
         return None
-    payload = data[_CHECKSUM_BYTES:]
-    if hashlib.sha256(payload).digest() != data[:_CHECKSUM_BYTES]:
-        return None
-    symbol, machine_code = payload.split(b"\0", 1)
+    symbol, machine_code = stored.split(b"\0", 1)
     engine = cpu_target.target_context.codegen()._engine._ee
     code = llvm.ObjectFileRef.from_data(machine_code)
     engine.add_object_file(code)
@@ -126,27 +100,6 @@ def _load(path: Path) -> int | None:
     _alive.append(code)
     _counts["loaded"] += 1
     return int(engine.get_function_address(symbol.decode()))
-
-
-def _write(path: Path, payload: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(hashlib.sha256(payload).digest() + payload)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def clear_cache() -> tuple[int, int]:
-    """Delete every compiled function on the disk; return how many files and how many bytes that were."""
-    files = list(cache_dir().glob("*.bin")) if cache_dir().is_dir() else []
-    size = sum(path.stat().st_size for path in files)
-    for path in files:
-        path.unlink(missing_ok=True)
-    return len(files), size
 
 
 class _Program(JITCodeLibrary):  # type: ignore[misc]

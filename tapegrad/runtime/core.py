@@ -15,9 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tapegrad.native.cache import compile_function, is_cached
+from tapegrad.native.cache import can_be_cached, compile_function, is_cached
 from tapegrad.native.fastcall import SIGNATURE
 from tapegrad.native.parallel import run_tasks
+from tapegrad.native.stamp import is_known_processor
+from tapegrad.native.store import say, say_of_other_machines
 from tapegrad.runtime.emit import emit
 from tapegrad.runtime.entry_points import ENTRY_POINTS
 from tapegrad.runtime.native_calls import call_program, call_scalar
@@ -75,6 +77,11 @@ def start_helper() -> None:
         return
     if sys.stderr is not None and sys.stderr.isatty():
         print("tapegrad: compiling for this machine, once: about 10 seconds ...", file=sys.stderr, flush=True)
+    say_of_other_machines()
+    if not is_known_processor():
+        say("processor", "LLVM does not know this processor: code for a generic one is right, but may be slow")
+    if not can_be_cached(emit, "emit", _FOUR_INTS):  # there would be no place to meet in
+        return
     if (os.cpu_count() or 1) < 2 or not sys.executable:
         return
     package = Path(__file__).parent.parent
@@ -92,6 +99,8 @@ def help_to_compile() -> bool:
     """Compile the second process's share; return whether the first one has finished its own within a minute."""
     for name in _FOR_THE_HELPER:
         compile_one(name)
+        if not _is_cached(name):  # a full disk, a folder that is gone: the first process waits for nothing
+            return False
     deadline = time.monotonic() + 60
     while not _is_cached("entry.emit") and time.monotonic() < deadline:
         time.sleep(0.05)
