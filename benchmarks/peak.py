@@ -6,6 +6,7 @@ from tapegrad.kernels.limits import (  # noqa: F401 (for the other benchmarks)
     address_call,
     best,
     copy_bandwidth,
+    copy_loop,
     fma_loop,
     fma_peak,
 )

@@ -49,7 +49,8 @@ def fma_loop(dtype: str) -> int:
 
 
 @cache
-def _copy_loop() -> int:
+def copy_loop() -> int:
+    """Return the address of ``loop(count, source, target)``: ``count`` turns that each copy four vectors."""
     vector_bytes = host_tile().vector_bytes
     copy = kernel("count *source *target", _emit_copy, vector_bytes)
 
@@ -88,6 +89,6 @@ def copy_bandwidth(size: int = COPY_BYTES) -> float:
     """Return the GB/s (read plus written) of a copy between buffers that no cache holds."""
     source, target = np.ones(size, np.uint8), np.ones(size, np.uint8)
     turns = size // (4 * host_tile().vector_bytes)
-    run = address_call(_copy_loop(), 3)
+    run = address_call(copy_loop(), 3)
     seconds = best(lambda: run(turns, source.ctypes.data, target.ctypes.data), rounds=5)
     return 2e-9 * size / seconds
