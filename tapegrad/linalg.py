@@ -39,6 +39,7 @@ from tapegrad.ops.linalg_norms import (
     vecdot,
     vector_norm,
 )
+from tapegrad.ops.parameters import complete
 
 matmul, diagonal = functions["matmul"], functions["diagonal"]
 
@@ -78,3 +79,6 @@ __all__ = [
     "vecdot",
     "vector_norm",
 ]
+
+for _name in __all__:
+    complete(globals()[_name])

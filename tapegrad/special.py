@@ -3,6 +3,7 @@
 from typing import Any
 
 from tapegrad.ops.calls import functions
+from tapegrad.ops.parameters import complete
 
 _NAMES = {
     "digamma": "digamma",
@@ -67,3 +68,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*_NAMES, "entr", "multigammaln", "ndtr", "ndtri", "xlog1py"])
+
+
+for _function in (entr, multigammaln, ndtr, ndtri, xlog1py):
+    complete(_function)

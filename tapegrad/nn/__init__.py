@@ -125,6 +125,7 @@ from tapegrad.nn.transformer import (
     TransformerEncoderLayer,
 )
 from tapegrad.nn.upsampling import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
+from tapegrad.ops.parameters import complete
 
 __all__ = [
     "CELU",
@@ -275,3 +276,7 @@ __all__ = [
     "init",
     "utils",
 ]
+
+for _name in __all__:
+    if isinstance(_class := globals()[_name], type):
+        complete(_class)

@@ -6,6 +6,7 @@ from typing import Any
 
 from tapegrad.nn import activation_functions
 from tapegrad.ops.calls import functions
+from tapegrad.ops.parameters import complete
 
 _NAMES = (
     "adaptive_avg_pool1d",
@@ -138,8 +139,12 @@ for _name in activation_functions.NAMES:  # with arguments that the ops' functio
     globals()[_name] = getattr(activation_functions, _name)
 
 
+
 def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'tapegrad.nn.functional' has no attribute {name!r}")
 
 
 __all__ = list(_NAMES)
+
+for _name in __all__:
+    complete(globals()[_name])

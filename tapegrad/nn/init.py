@@ -11,6 +11,7 @@ import numpy as np
 from tapegrad.autograd.modes import no_grad
 from tapegrad.ops.calls import functions, shape_of
 from tapegrad.ops.linalg import qr as _qr
+from tapegrad.ops.parameters import complete
 from tapegrad.runtime.dtype import float64
 from tapegrad.runtime.handle import Tensor
 
@@ -223,3 +224,9 @@ def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any =
         drawn = functions["randn"](shape, dtype=tensor.dtype, generator=generator) * std
         functions["copy_"](tensor, functions["scatter"](drawn, 0, order[:zeros], 0.0))
     return tensor
+
+
+for _function in (uniform_, normal_, constant_, ones_, zeros_, eye_, dirac_, sparse_, orthogonal_):
+    complete(_function)
+for _function in (fans, trunc_normal_, xavier_uniform_, xavier_normal_, kaiming_uniform_, kaiming_normal_):
+    complete(_function)

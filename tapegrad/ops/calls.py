@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tapegrad.native.dtypes import BOOL, FLOAT32
+from tapegrad.ops.parameters import complete
 from tapegrad.ops.registry import Op
 from tapegrad.runtime.errors import raise_status
 from tapegrad.runtime.handle import Tensor, wrap
@@ -104,6 +105,7 @@ def function(*, method: bool = True, aliases: Sequence[str] = (), extends: bool 
     """
 
     def enter(body: F) -> F:
+        complete(body)
         for name in (body.__name__, *aliases):
             if name in functions and not extends:
                 raise ValueError(f"the function {name!r} is defined twice")
@@ -136,6 +138,7 @@ def tensor_method(*names: str) -> Callable[[F], F]:
     """Make a Python function a method of tensors only, under its own name or the given ones."""
 
     def enter(body: F) -> F:
+        complete(body)
         for name in names or (body.__name__,):
             setattr(Tensor, name, body)
         return body

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from inspect import Parameter, Signature
 from typing import Any
@@ -11,10 +12,12 @@ import numpy as np
 from tapegrad.kernels.loops import Repair, make_loop
 from tapegrad.native.dtypes import BOOL, FLOAT32
 from tapegrad.ops.calls import PYTHON_NUMBERS, call, call_in_place, functions
+from tapegrad.ops.describe import dtypes_of
+from tapegrad.ops.parameters import MEANINGS
 from tapegrad.ops.registry import ALL_DTYPES, FLOATS, INTEGERS, Op, declare
 from tapegrad.runtime.errors import raise_status
 from tapegrad.runtime.handle import Tensor, wrap
-from tapegrad.runtime.layout import SAME, TO_BOOL
+from tapegrad.runtime.layout import FLOATING, SAME, TO_BOOL
 from tapegrad.runtime.machine import machine
 
 _emit, _new = machine.emit, object.__new__
@@ -92,12 +95,48 @@ def _category(dtype: int, formulas: Mapping[str, Any]) -> str:
 def publish(function: Callable[..., Any], name: str, doc: str, parameters: list[Parameter], *, is_method: bool) -> None:
     """Enter a function under a name into ``tg.`` and, if it is one, among the tensors' methods."""
     function.__name__ = function.__qualname__ = name
+    function.__module__ = "tapegrad"
     function.__doc__ = doc
     function.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     if not name.startswith("__") and not name.endswith("_"):
         functions[name] = function
     if is_method:
         setattr(Tensor, name, function)
+
+
+_NAMES = re.compile(r"\w+")
+_RESULTS = {
+    SAME: "in the promoted dtype",
+    FLOATING: "in the promoted dtype; integers and booleans are computed in the default float dtype",
+    TO_BOOL: "in bool",
+}
+
+
+def documentation(op: Op, scalars: Mapping[str, float | None]) -> str:
+    """Return the docstring that an op's declaration makes: formula, operands, dtypes, errors."""
+    several = len(op.inputs) > 1 + len(scalars)
+    second = f", ``w`` is ``{op.inputs[1]}``" if several and "w" in _NAMES.findall(op.math) else ""
+    operands = {"input": f"a tensor ``x`` of any shape; dtypes: {dtypes_of(op)}."}
+    for name in op.inputs[1:]:
+        number = "a number" + ("." if scalars.get(name) is None else f"; by default {scalars[name]}.")
+        operands[name] = number if name in scalars else "a tensor or a number; it is broadcast with the others."
+    operands["out"] = MEANINGS["out"]
+    shape = "the shape that the operands broadcast to" if several else "the input's shape"
+    args = "\n".join(f"    {name}: {meaning}" for name, meaning in operands.items())
+    return f"""{op.doc}
+
+Formula: ``{op.math}``, where ``x`` is ``input``{second}.
+
+Args:
+{args}
+
+Returns:
+    A tensor of {shape}, {_RESULTS[op.result]}.
+
+Raises:
+    TypeError: no operand is a tensor, or one is neither tensor nor number.
+    RuntimeError: there is no kernel for the dtype{", or the shapes do not broadcast" if several else ""}.
+"""
 
 
 def _publish(
@@ -113,9 +152,13 @@ def _publish(
     ]
     out = Parameter("out", Parameter.KEYWORD_ONLY, default=None)
     for name in (op.name, *aliases):
-        publish(_function(op, scalars, parameters), name, op.doc, [*parameters, out], is_method=True)
+        publish(
+            _function(op, scalars, parameters), name, documentation(op, scalars), [*parameters, out], is_method=True
+        )
         if in_place:
-            writing = f"In-place form of ``{name}``: writes the result into ``input``."
+            writing = (
+                f"In-place form of ``{name}``: writes the result into ``input``; the other arguments are the same."
+            )
             publish(_in_place_function(op, scalars, parameters), f"{name}_", writing, parameters, is_method=True)
             functions[f"{name}_"] = getattr(Tensor, f"{name}_")
     for name in operators:

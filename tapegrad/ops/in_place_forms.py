@@ -50,7 +50,11 @@ def _copied(name: str) -> None:
             )
         return write(self, in_dtype_of(self, result))
 
-    _named(in_place, f"{name}_", f"Write what ``{name}`` returns, cast to this dtype, into the tensor; return it.")
+    _named(
+        in_place,
+        f"{name}_",
+        f"Write what ``{name}`` returns, cast to this dtype, into the tensor; return it. ``*args`` are its arguments.",
+    )
 
 
 def _reshaped(name: str) -> None:
@@ -62,7 +66,7 @@ def _reshaped(name: str) -> None:
         machine.rebind(self._handle, view._handle)
         return self
 
-    _named(in_place, f"{name}_", f"Make this tensor the view that ``{name}`` returns.")
+    _named(in_place, f"{name}_", f"Make this tensor the view that ``{name}`` returns. ``*args`` are its arguments.")
 
 
 for _name in COPIED:

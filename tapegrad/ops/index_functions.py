@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ from tapegrad.ops.lookups import (
     values_for,
     write_at,
 )
+from tapegrad.ops.parameters import explain
 from tapegrad.ops.views import broadcast_shape, expand, reshape
 from tapegrad.ops.writing import in_dtype_of
 from tapegrad.runtime.handle import Tensor
@@ -114,9 +116,14 @@ def _publish(name: str, body: Callable[..., Tensor], doc: str) -> None:
     def in_place(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return body(True, input, *args, **kwargs)
 
-    for form, suffix, text in ((plain, "", doc), (in_place, "_", f"In-place form of ``{name}``.")):
+    parameters = list(inspect.signature(body).parameters.values())[1:]
+    out_parameter = inspect.Parameter("out", inspect.Parameter.KEYWORD_ONLY, default=None)
+    explained = explain(doc, body, [*(parameter.name for parameter in parameters), "out"])
+    for form, suffix, text in ((plain, "", explained), (in_place, "_", f"In-place form of ``{name}``.")):
         form.__name__ = form.__qualname__ = name + suffix
         form.__doc__ = text
+        own = parameters if suffix else [*parameters, out_parameter]
+        form.__signature__ = inspect.Signature(own, return_annotation=Tensor)  # type: ignore[attr-defined]
         setattr(Tensor, name + suffix, form)
     functions[name] = plain
     functions[f"{name}_"] = in_place

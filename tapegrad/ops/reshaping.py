@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tapegrad.ops.calls import call, expect_tensor, function, functions, normal_dim, shape_of, tensor_method
+from tapegrad.ops.parameters import complete
 from tapegrad.ops.parts import diagonal, select, slice_dim
 from tapegrad.ops.reshaping_ops import DIAG_EMBED, FLIP, ROLL, TRIL, TRIU
 from tapegrad.ops.view_ops import UNSQUEEZE
@@ -138,6 +139,8 @@ def _triangle(op: Any) -> None:
     triangle.__doc__ = f"Return a copy with zeros {side} a diagonal of the last two dimensions."
     triangle_.__name__ = triangle_.__qualname__ = f"{name}_"
     triangle_.__doc__ = f"Write zeros {side} a diagonal of the last two dimensions."
+    complete(triangle)
+    complete(triangle_)
     functions[name] = triangle
     setattr(Tensor, name, triangle)
     setattr(Tensor, f"{name}_", triangle_)
