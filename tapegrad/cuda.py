@@ -20,11 +20,19 @@ def device_count() -> int:
 
 
 def manual_seed(seed: int) -> None:
-    """Do nothing, as torch does without CUDA."""
+    """Do nothing, as torch does without CUDA.
+
+    Args:
+        seed: left unread.
+    """
 
 
 def manual_seed_all(seed: int) -> None:
-    """Do nothing, as torch does without CUDA."""
+    """Do nothing, as torch does without CUDA.
+
+    Args:
+        seed: left unread.
+    """
 
 
 def empty_cache() -> None:
@@ -32,7 +40,11 @@ def empty_cache() -> None:
 
 
 def synchronize(device: Any = None) -> None:
-    """Raise RuntimeError: there is no such device."""
+    """Raise RuntimeError: there is no such device.
+
+    Args:
+        device: left unread.
+    """
     raise RuntimeError("tapegrad computes on the CPU only: there is nothing to wait for")
 
 

@@ -19,9 +19,12 @@ MODULES = [
 ]
 # "see ``conv2d``", "arguments as conv2d's", "In-place form of ``relu``", "Return ``empty`` of the shape"
 REFERENCE = re.compile(
-    r"(?:[Ss]ee(?: also)?|[Aa]rguments (?:are |as )*(?:those )?(?:of|for|as)?|form of|name of|what|does|as|Return|like)"
+    r"(?:[Ss]ee(?: also)?|[Aa]rguments (?:are |as )*(?:those )?(?:of|for|as)?|(?:form|name) of|what|does|as|like"
+    r"|Return(?= ``))"
     r"\s+(?:the |torch's )?(?:``)?([A-Za-z_][\w.]*\w)"
 )
+
+ENTRY = r"^ {4}(\*{0,2}\w+(?:, \*{0,2}\w+)*)(?: \([^)\n]*\))?:\s"
 
 
 def module_of(name):
@@ -154,7 +157,7 @@ def test_sections_name_parameters_that_exist():
     wrong = {}
     for name, value in public().items():
         section = re.search(r"^Args:\n((?: +.*\n?|\n)+)", inspect.cleandoc(own_docstring(value) or ""), re.MULTILINE)
-        entries = re.findall(r"^ {4}([*\w, ]+?)(?: \([^)]*\))?:\s", section.group(1), re.MULTILINE) if section else []
+        entries = re.findall(ENTRY, section.group(1), re.MULTILINE) if section else []
         named = {word for entry in entries for word in re.findall(r"\w+", entry)}
         taken = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(value).parameters.values()) if named else False
         if named and not taken and (extra := named - set(inspect.signature(value).parameters)):

@@ -82,7 +82,12 @@ def grad_and_value(func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool
 
 
 def value_and_grad(func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
-    """Return a function that computes ``(value, gradient)``; with ``has_aux``, ``((value, aux), gradient)``."""
+    """Return a function that computes ``(value, gradient)``; with ``has_aux``, ``((value, aux), gradient)``.
+
+    Args:
+        func: a function of tensors that returns one element.
+        argnums: which argument, or, a tuple, which arguments to differentiate by.
+    """
     both = grad_and_value(func, argnums, has_aux)
 
     @functools.wraps(func)
@@ -95,6 +100,9 @@ def value_and_grad(func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool
 
 def grad(func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
     """Return a function that computes the gradient of ``func``; with ``has_aux``, ``(gradient, aux)``.
+
+    Args:
+        argnums: which argument, or, a tuple, which arguments to differentiate by.
 
     Example:
         >>> import tapegrad as tg
@@ -146,6 +154,11 @@ def jvp(func: Callable[..., Any], primals: Any, tangents: Any, *, strict: bool =
     """Return ``func(*primals)`` and its directional derivative along the tangents.
 
     Computed as the derivative of the vector-Jacobian product by its vector, which is linear in it: two reverse sweeps.
+
+    Args:
+        tangents: a tuple of tensors like ``primals``: the direction.
+        strict: accepted for torch's sake.
+        has_aux: whether ``func`` returns ``(result, other)`` and only the result is differentiated.
     """
     level = Level()
     with enable_grad():
@@ -177,6 +190,10 @@ def jacrev(
 ) -> Callable[..., Any]:
     """Return a function that computes the Jacobian of ``func``, row by row.
 
+    Args:
+        argnums: which argument, or, a tuple, which arguments to differentiate by.
+        has_aux: whether ``func`` returns ``(result, other)`` and only the result is differentiated.
+
     Returns:
         For each tensor of the output, for each argument, a tensor of the shape of the former and the latter, joined.
     """
@@ -190,7 +207,12 @@ def jacrev(
 
 
 def jacfwd(func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, **unused: Any) -> Callable[..., Any]:
-    """Return a function that computes the Jacobian of ``func``, column by column; see jacrev and jvp."""
+    """Return a function that computes the Jacobian of ``func``, column by column; see jacrev and jvp.
+
+    Args:
+        argnums: which argument, or, a tuple, which arguments to differentiate by.
+        has_aux: whether ``func`` returns ``(result, other)`` and only the result is differentiated.
+    """
 
     def columns(level: Level, output: Tensor, chosen: Any) -> Any:
         dummy, products = _linear(level, output, list(leaves(chosen)))
@@ -228,5 +250,9 @@ def _stack_last(columns: list[Tensor], output: Tensor, by: Tensor) -> Tensor:
 
 
 def hessian(func: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
-    """Return a function that computes the matrix of second derivatives of ``func``."""
+    """Return a function that computes the matrix of second derivatives of ``func``.
+
+    Args:
+        argnums: which argument, or, a tuple, which arguments to differentiate by.
+    """
     return jacfwd(jacrev(func, argnums), argnums)

@@ -71,7 +71,11 @@ class Function:
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
-        """Return a gradient for each argument of forward, None for those without."""
+        """Return a gradient for each argument of forward, None for those without.
+
+        Args:
+            *grad_outputs: the gradient of each result of forward.
+        """
         raise NotImplementedError(
             "You must implement either the backward or vjp method for your custom autograd.Function to use it with "
             "backward mode AD."

@@ -130,7 +130,11 @@ def hessian(
     vectorize: bool = False,
     outer_jacobian_strategy: str = "reverse-mode",
 ) -> Any:
-    """Return the second derivatives of a function of one element; arguments as jacobian's."""
+    """Return the second derivatives of a function of one element; arguments as jacobian's.
+
+    Args:
+        outer_jacobian_strategy: ``reverse-mode`` or ``forward-mode``.
+    """
     is_tuple, _ = as_tuple(inputs, "inputs", "hessian")
     single = single_output(func, "hessian")
 

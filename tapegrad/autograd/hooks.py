@@ -192,4 +192,4 @@ def _retains_grad(self: Tensor) -> bool:
     return found is not None and found.retain
 
 
-Tensor.retains_grad = property(_retains_grad)  # type: ignore[attr-defined]
+Tensor.retains_grad = property(_retains_grad, doc="Whether ``grad`` is filled though this is no leaf.")  # type: ignore[attr-defined]

@@ -88,6 +88,9 @@ def _in_mode_between_yields(mode: _Mode, function: Callable[..., Any]) -> Callab
 class no_grad(_Mode):  # noqa: N801 (torch's name)
     """Do not record operations: results require no gradient. A context manager and a decorator.
 
+    Args:
+        function: the function that the decorator was applied to without brackets.
+
     Example:
         >>> import tapegrad as tg
         >>> x = tg.tensor([1.0], requires_grad=True)
@@ -103,7 +106,11 @@ class no_grad(_Mode):  # noqa: N801 (torch's name)
 
 
 class enable_grad(_Mode):  # noqa: N801 (torch's name)
-    """Record operations again inside of ``no_grad``. A context manager and a decorator."""
+    """Record operations again inside of ``no_grad``. A context manager and a decorator.
+
+    Args:
+        function: the function that the decorator was applied to without brackets.
+    """
 
     grad = True
 
@@ -114,7 +121,11 @@ class enable_grad(_Mode):  # noqa: N801 (torch's name)
 
 
 class set_grad_enabled(_Mode):  # noqa: N801 (torch's name)
-    """Record operations or not, from here on or as a context manager."""
+    """Record operations or not, from here on or as a context manager.
+
+    Args:
+        mode: whether operations are recorded.
+    """
 
     def __init__(self, mode: bool) -> None:
         self.grad = bool(mode)
@@ -134,7 +145,11 @@ class set_grad_enabled(_Mode):  # noqa: N801 (torch's name)
 
 
 class inference_mode(_Mode):  # noqa: N801 (torch's name)
-    """Do not record operations, and make tensors that can never be part of a graph."""
+    """Do not record operations, and make tensors that can never be part of a graph.
+
+    Args:
+        mode: whether the mode is on; or the function that the decorator was applied to without brackets.
+    """
 
     def __new__(cls, mode: Any = True) -> Any:
         """Return a mode, or, given a function, the function in the mode."""

@@ -16,7 +16,13 @@ class _VariableType(type):
 
 
 class Variable(metaclass=_VariableType):
-    """A tensor over the same memory; since torch 0.4 tensors do by themselves what Variables did."""
+    """A tensor over the same memory; since torch 0.4 tensors do by themselves what Variables did.
+
+    Args:
+        data: a tensor.
+        requires_grad: whether operations on the result are recorded.
+        volatile: left unread.
+    """
 
     def __new__(cls, data: Tensor, requires_grad: bool = False, volatile: bool = False) -> Any:
         """Return a tensor over the memory of ``data``.

@@ -31,6 +31,9 @@ class Compiled:
 
     Attributes:
         variants: what was captured, one for each way in which it was called, the last used first.
+
+    Args:
+        checks: whether each replay is compared with a call in Python.
     """
 
     def __init__(self, function: Callable[..., Any], limit: int, checks: int = 0) -> None:
@@ -101,7 +104,11 @@ class Compiled:
         return Epoch(self, tensors, batch_size, order, drop_last, every, callback, leading).run()
 
     def ready(self, args: tuple[Any, ...]) -> Variant | None:
-        """Return the variant that would be replayed for a call with these arguments, or None."""
+        """Return the variant that would be replayed for a call with these arguments, or None.
+
+        Args:
+            *args: the arguments.
+        """
         tensors: list[Tensor] = []
         structure = take_apart(args, tensors)
         modes, shapes = _modes(), _shapes(tensors)

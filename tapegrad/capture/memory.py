@@ -36,7 +36,11 @@ def _label(program: Program, first: int, storage: int) -> str:
 
 
 def memory_text(program: Program) -> str:
-    """Return a program's memory plan as a table."""
+    """Return a program's memory plan as a table.
+
+    Args:
+        program: a captured program.
+    """
     boxes = boxes_of(program)
     apart = sum(box.size for box in boxes)
     lines = [
@@ -48,7 +52,11 @@ def memory_text(program: Program) -> str:
 
 
 def draw_memory(program: Program, path: str | os.PathLike[str] | None = None) -> str:
-    """Return a program's memory plan as an SVG drawing, and write it to ``path`` if that is given."""
+    """Return a program's memory plan as an SVG drawing, and write it to ``path`` if that is given.
+
+    Args:
+        program: a captured program.
+    """
     svg = svg_of_plan(boxes_of(program), program.plan.size, len(program))
     if path is not None:
         Path(path).write_text(svg)

@@ -71,6 +71,12 @@ class NativeFunction:
         ValueError: wrong shapes, or memory shared with what the program writes; nothing has been written then.
         TypeError, numba.TypingError: no program for arguments of these types.
 
+    Args:
+        make: what captures the function for given arguments.
+        name: the name that messages have.
+        leading: how many leading arguments there are.
+        pure: whether the function leaves nothing behind but its results.
+
     Example:
         >>> import numba, numpy as np, tapegrad as tg
         >>> gradient = tg.func.grad(lambda x: (x**2).sum()).njit

@@ -114,7 +114,11 @@ class Profile:
         )
 
     def write_trace(self, path: str | os.PathLike[str]) -> None:
-        """Write one run as a trace that chrome://tracing and ui.perfetto.dev show."""
+        """Write one run as a trace that chrome://tracing and ui.perfetto.dev show.
+
+        Args:
+            path: the file.
+        """
         start, events = 0.0, []
         for row in self.rows:
             events.append(_event(row, start, row.seconds, 0))
@@ -215,7 +219,12 @@ def _event(row: Row, start: float, seconds: float, thread: int) -> dict[str, Any
 
 
 def write_trace(path: str | os.PathLike[str], events: list[dict[str, Any]]) -> None:
-    """Write events in Chrome's format."""
+    """Write events in Chrome's format.
+
+    Args:
+        path: the file.
+        events: the events: name, thread, begin and end.
+    """
     Path(path).write_text(json.dumps({"traceEvents": events, "displayTimeUnit": "ns"}))
 
 

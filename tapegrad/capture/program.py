@@ -359,11 +359,19 @@ class Program:
     # ---- running ----
 
     def run(self, *handles: int) -> Any:
-        """Run the program on the tensors with these handles; return the outputs' handles, a tuple, or a status."""
+        """Run the program on the tensors with these handles; return the outputs' handles, a tuple, or a status.
+
+        Args:
+            handles: the handles, ints.
+        """
         return machine.replay(self.address, *handles)
 
     def run_steps(self, handles: Sequence[int], steps: int) -> int:
-        """Run the program on batch after batch; see runtime/replay.py for the words at ``steps``."""
+        """Run the program on batch after batch; see runtime/replay.py for the words at ``steps``.
+
+        Args:
+            handles: the handles, ints.
+        """
         return machine.replay_steps(self.address, *handles, steps)
 
     @property
@@ -388,7 +396,11 @@ class Program:
         return self._words
 
     def slot(self, slot: int) -> int:
-        """Return the program's own slot for a slot of the recording."""
+        """Return the program's own slot for a slot of the recording.
+
+        Args:
+            slot: the slot of the recording.
+        """
         return self._slots.get(slot, slot)
 
     def __len__(self) -> int:

@@ -29,7 +29,11 @@ setattr(Module, "njit", property(_module_njit))  # noqa: B010  (nn does not know
 
 
 def with_njit(transform: Callable[..., Callable[..., Any]]) -> Callable[..., Any]:
-    """Return a transformation of functions whose results have ``.njit``; see ``NativeFunction``."""
+    """Return a transformation of functions whose results have ``.njit``; see ``NativeFunction``.
+
+    Args:
+        transform: a transformation such as ``grad``.
+    """
 
     @functools.wraps(transform)
     def transformed(*args: Any, **kwargs: Any) -> Any:

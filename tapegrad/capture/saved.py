@@ -169,6 +169,9 @@ def load_program(path: str | os.PathLike[str]) -> SavedProgram:
 
     Every op is checked, as in a call of it from Python, before the program can run; no code in the file is run.
 
+    Args:
+        path: the file.
+
     Raises:
         CheckpointError: the file is truncated, altered, of a newer version, or no program.
         FileNotFoundError: there is no file.
@@ -183,6 +186,10 @@ class SavedProgram:
         state: the tensors that the program reads and writes besides its arguments, such as parameters, as uint8, in
             the order in which it meets them; they go on from where they were when it was saved.
         program: the program.
+
+    Args:
+        content: what the file has.
+        file: its name, for messages.
     """
 
     def __init__(self, content: Any, file: str) -> None:

@@ -41,17 +41,29 @@ def iris(dtype: Any = None) -> tuple[Tensor, Tensor]:
 
 
 def wine(dtype: Any = None) -> tuple[Tensor, Tensor]:
-    """Return analyses of 178 wines: x [178, 13], and the grower, int64 [178] from 0 to 2; see `iris`."""
+    """Return analyses of 178 wines: x [178, 13], and the grower, int64 [178] from 0 to 2; see `iris`.
+
+    Args:
+        dtype: the dtype of x; by default the default float dtype.
+    """
     return _classes("wine_data.csv", 1, dtype)
 
 
 def breast_cancer(dtype: Any = None) -> tuple[Tensor, Tensor]:
-    """Return measures of 569 tumours: x [569, 30], and int64 [569], 0 malignant, 1 benign; see `iris`."""
+    """Return measures of 569 tumours: x [569, 30], and int64 [569], 0 malignant, 1 benign; see `iris`.
+
+    Args:
+        dtype: the dtype of x; by default the default float dtype.
+    """
     return _classes("breast_cancer.csv", 1, dtype)
 
 
 def small_digits(dtype: Any = None) -> tuple[Tensor, Tensor]:
-    """Return 1,797 handwritten digits of 8 x 8 pixels: x [1797, 64] from 0 to 16, and int64 [1797]; see `iris`."""
+    """Return 1,797 handwritten digits of 8 x 8 pixels: x [1797, 64] from 0 to 16, and int64 [1797]; see `iris`.
+
+    Args:
+        dtype: the dtype of x; by default the default float dtype.
+    """
     return _classes("digits.csv.gz", 0, dtype)
 
 

@@ -95,7 +95,7 @@ class Sequential(_Numbered):
             self.add_module(str(name), module)
 
     def forward(self, input: Any) -> Any:
-        """Return what the last module makes of it."""
+        """Return what the last module makes of the input, which may be anything that the first one takes."""
         for module in self._modules.values():
             input = module(input)
         return input
@@ -159,7 +159,11 @@ class ModuleList(_Numbered):
         return type(self)(list(self._modules.values())[idx])
 
     def insert(self, index: int, module: Module) -> None:
-        """Put a module before the one at ``index``."""
+        """Put a module before the one at ``index``.
+
+        Args:
+            module: the module.
+        """
         modules = list(self._modules.values())
         modules.insert(index, module)
         self._replace(modules)
@@ -215,7 +219,11 @@ class ModuleDict(Module):
         self._modules.clear()
 
     def pop(self, key: str) -> Any:
-        """Take a module out and return it."""
+        """Take a module out and return it.
+
+        Args:
+            key: the module's name.
+        """
         return self._modules.pop(key)
 
     def keys(self) -> Iterable[str]:

@@ -117,7 +117,11 @@ class Embedding(_Table):
         scale_grad_by_freq: bool = False,
         sparse: bool = False,
     ) -> Embedding:
-        """Return an embedding with a given table, [rows, columns], that is not trained unless ``freeze`` is false."""
+        """Return an embedding with a given table, [rows, columns], that is not trained unless ``freeze`` is false.
+
+        Args:
+            embeddings: the table, floats [rows, columns].
+        """
         rows, columns = _matrix(embeddings)
         return cls(
             rows,
@@ -206,7 +210,11 @@ class EmbeddingBag(_Table):
         include_last_offset: bool = False,
         padding_idx: int | None = None,
     ) -> EmbeddingBag:
-        """Return a layer with a given table, [rows, columns], that is not trained unless ``freeze`` is false."""
+        """Return a layer with a given table, [rows, columns], that is not trained unless ``freeze`` is false.
+
+        Args:
+            embeddings: the table, floats [rows, columns].
+        """
         rows, columns = _matrix(embeddings)
         layer = cls(
             rows,

@@ -139,7 +139,6 @@ for _name in activation_functions.NAMES:  # with arguments that the ops' functio
     globals()[_name] = getattr(activation_functions, _name)
 
 
-
 def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'tapegrad.nn.functional' has no attribute {name!r}")
 

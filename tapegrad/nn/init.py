@@ -226,7 +226,18 @@ def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any =
     return tensor
 
 
-for _function in (uniform_, normal_, constant_, ones_, zeros_, eye_, dirac_, sparse_, orthogonal_):
-    complete(_function)
-for _function in (fans, trunc_normal_, xavier_uniform_, xavier_normal_, kaiming_uniform_, kaiming_normal_):
-    complete(_function)
+for _name in (
+    "uniform_",
+    "normal_",
+    "constant_",
+    "ones_",
+    "zeros_",
+    "eye_",
+    "dirac_",
+    "sparse_",
+    "orthogonal_",
+    "fans",
+):
+    complete(globals()[_name])
+for _name in ("trunc_normal_", "xavier_uniform_", "xavier_normal_", "kaiming_uniform_", "kaiming_normal_"):
+    complete(globals()[_name])

@@ -259,7 +259,11 @@ class BCEWithLogitsLoss(_WeightedLoss):
 
 
 class KLDivLoss(_Loss):
-    """The divergence of probabilities from log-probabilities; ``reduction`` may be ``batchmean`` too."""
+    """The divergence of probabilities from log-probabilities; ``reduction`` may be ``batchmean`` too.
+
+    Args:
+        log_target: whether the target is given as log-probabilities too.
+    """
 
     def __init__(
         self, size_average: Any = None, reduce: Any = None, reduction: str = "mean", log_target: bool = False

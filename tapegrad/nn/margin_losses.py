@@ -29,7 +29,7 @@ class HingeEmbeddingLoss(_MarginLoss):
         super().__init__(margin, size_average, reduce, reduction)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of distances and targets."""
+        """Return the loss of distances and targets of one shape."""
         return F.hinge_embedding_loss(input, target, margin=self.margin, reduction=self.reduction)
 
 
@@ -37,7 +37,7 @@ class MarginRankingLoss(_MarginLoss):
     """max(0, margin - t (x1 - x2)) for targets t of 1 and -1."""
 
     def forward(self, input1: Tensor, input2: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of two tensors of scores and targets."""
+        """Return the loss of two tensors of scores and of targets, all of one shape."""
         return F.margin_ranking_loss(input1, input2, target, margin=self.margin, reduction=self.reduction)
 
 
@@ -68,13 +68,18 @@ class TripletMarginLoss(_Loss):
         self.margin, self.p, self.eps, self.swap = margin, p, eps, swap
 
     def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-        """Return the loss of three tensors of vectors."""
+        """Return the loss of three tensors of vectors [n, length]."""
         options = {"margin": self.margin, "p": self.p, "eps": self.eps, "swap": self.swap}
         return F.triplet_margin_loss(anchor, positive, negative, reduction=self.reduction, **options)
 
 
 class TripletMarginWithDistanceLoss(_Loss):
-    """max(0, margin + d(anchor, positive) - d(anchor, negative)) for a distance d, that of L2 by default."""
+    """max(0, margin + d(anchor, positive) - d(anchor, negative)) for a distance d, that of L2 by default.
+
+    Args:
+        distance_function: d, a function of two tensors; by default the L2 distance.
+        swap: whether the distance of positive and negative counts where it is the smaller one.
+    """
 
     def __init__(
         self,
@@ -92,7 +97,7 @@ class TripletMarginWithDistanceLoss(_Loss):
         self.distance_function, self.margin, self.swap = distance_function, margin, swap
 
     def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-        """Return the loss of three tensors of vectors."""
+        """Return the loss of three tensors of vectors [n, length]."""
         options = {"distance_function": self.distance_function, "margin": self.margin, "swap": self.swap}
         return F.triplet_margin_with_distance_loss(anchor, positive, negative, reduction=self.reduction, **options)
 

@@ -38,13 +38,21 @@ class Module(Stateful):
         def __getattr__(self, name: str) -> Any: ...
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Compute the module's result; what calling it does."""
+        """Compute the module's result; what calling it does.
+
+        Args:
+            *args: what the module is called with.
+        """
         raise NotImplementedError(f'Module [{type(self).__name__}] is missing the required "forward" function')
 
     # ---- modes, gradients ----
 
     def train(self, mode: bool = True) -> Self:
-        """Set whether layers such as dropout behave as in training, here and below."""
+        """Set whether layers such as dropout behave as in training, here and below.
+
+        Args:
+            mode: whether they do.
+        """
         if not isinstance(mode, bool):
             raise ValueError("training mode is expected to be boolean")
         self.training = mode
@@ -57,13 +65,21 @@ class Module(Stateful):
         return self.train(False)
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Set whether the parameters are to get gradients."""
+        """Set whether the parameters are to get gradients.
+
+        Args:
+            requires_grad: whether they are.
+        """
         for param in self.parameters():
             param.requires_grad_(requires_grad)
         return self
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Take the gradients away from the parameters, or set them to zero."""
+        """Take the gradients away from the parameters, or set them to zero.
+
+        Args:
+            set_to_none: whether they become None; else zeros.
+        """
         clear_gradients(self.parameters(), set_to_none)
 
     def apply(self, fn: Callable[[Any], Any]) -> Self:
@@ -126,7 +142,11 @@ class Module(Stateful):
         return self._to_dtype(float64)
 
     def type(self, dst_type: Any) -> Self:
-        """Bring all parameters and buffers to a dtype."""
+        """Bring all parameters and buffers to a dtype.
+
+        Args:
+            dst_type: the dtype.
+        """
         dtype = dtype_of(dst_type)
         return self._apply(lambda t: t.to(dtype))
 
@@ -135,7 +155,11 @@ class Module(Stateful):
         return self
 
     def cuda(self, device: Any = None) -> Self:
-        """Raise RuntimeError: there is no such device."""
+        """Raise RuntimeError: there is no such device.
+
+        Args:
+            device: left unread.
+        """
         check_device("cuda")
         return self
 

@@ -60,7 +60,11 @@ class ParameterList(Module):
         return self.extend(parameters)
 
     def append(self, value: Any) -> Self:
-        """Add a value at the end."""
+        """Add a value at the end.
+
+        Args:
+            value: a parameter, a tensor, which becomes one, or any other value.
+        """
         self._size += 1
         self[self._size - 1] = value
         return self
@@ -145,19 +149,31 @@ class ParameterDict(Module):
         return ParameterDict(dict(self.items()))
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Return the value of a name, or ``default``."""
+        """Return the value of a name, or ``default``.
+
+        Args:
+            key: the name.
+        """
         if key not in self:
             return default
         return self[key]
 
     def setdefault(self, key: str, default: Any = None) -> Any:
-        """Return the value of a name, which becomes ``default`` where there is none."""
+        """Return the value of a name, which becomes ``default`` where there is none.
+
+        Args:
+            key: the name.
+        """
         if key not in self:
             self[key] = default
         return self[key]
 
     def pop(self, key: str) -> Any:
-        """Take a value out and return it."""
+        """Take a value out and return it.
+
+        Args:
+            key: the name.
+        """
         value = self[key]
         del self[key]
         return value
@@ -173,7 +189,12 @@ class ParameterDict(Module):
             del self[key]
 
     def fromkeys(self, keys: Iterable[str], default: Any = None) -> ParameterDict:
-        """Return a dict with the same value for all names."""
+        """Return a dict with the same value for all names.
+
+        Args:
+            keys: the names.
+            default: the value.
+        """
         return ParameterDict(dict.fromkeys(keys, default))
 
     def update(self, parameters: Any) -> None:

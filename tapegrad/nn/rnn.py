@@ -21,7 +21,18 @@ _MODES = {TANH: "RNN_TANH", RELU: "RNN_RELU", LSTM_MODE: "LSTM", GRU_MODE: "GRU"
 
 
 class RNNBase(Module):
-    """What recurrent layers have in common: parameters, checks, the way through layers and directions."""
+    """What recurrent layers have in common: parameters, checks, the way through layers and directions.
+
+    Args:
+        input_size: the number of features of the input.
+        hidden_size: the number of features of the state.
+        num_layers: how many layers lie on top of one another.
+        bias: whether there are biases.
+        batch_first: whether the input is [batch, time, features] instead of [time, batch, features].
+        dropout: the probability of dropout between layers, in training.
+        bidirectional: whether a second direction runs backwards in time.
+        proj_size: the size that the state of an LSTM is projected to; 0 for none.
+    """
 
     _mode = TANH
 

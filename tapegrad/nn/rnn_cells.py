@@ -15,7 +15,12 @@ from tapegrad.runtime.handle import Tensor
 
 
 class RNNCellBase(Module):
-    """What cells have in common: parameters and checks."""
+    """What cells have in common: parameters and checks.
+
+    Args:
+        input_size: the number of features of the input.
+        hidden_size: the number of features of the state.
+    """
 
     _mode = TANH
 

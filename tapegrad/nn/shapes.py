@@ -14,13 +14,17 @@ _flatten, _unflatten = functions["flatten"], functions["unflatten"]
 
 
 class Identity(Module):
-    """Returns its input, whatever arguments it is made with."""
+    """Returns its input, whatever arguments it is made with.
+
+    Args:
+        *args: anything; it is left unread.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
 
     def forward(self, input: Any) -> Any:
-        """Return the input."""
+        """Return the input, of any shape."""
         return input
 
 
@@ -37,7 +41,7 @@ class Flatten(Module):
         self.start_dim, self.end_dim = start_dim, end_dim
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the input with fewer dimensions."""
+        """Return the input, of any shape, with fewer dimensions."""
         return _flatten(input, self.start_dim, self.end_dim)
 
     def extra_repr(self) -> str:
@@ -70,7 +74,7 @@ class Unflatten(Module):
         self.dim, self.unflattened_size = dim, unflattened_size
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the input with more dimensions."""
+        """Return the input, of any shape, with more dimensions."""
         return _unflatten(input, self.dim, tuple(self.unflattened_size))
 
     def extra_repr(self) -> str:
@@ -90,7 +94,7 @@ class PixelShuffle(Module):
         self.upscale_factor = upscale_factor
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the larger picture."""
+        """Return the larger picture [..., c, h r, w r]."""
         return F.pixel_shuffle(input, self.upscale_factor)
 
     def extra_repr(self) -> str:
@@ -110,7 +114,7 @@ class PixelUnshuffle(Module):
         self.downscale_factor = downscale_factor
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the smaller picture of more channels."""
+        """Return the smaller picture of more channels [..., c r r, h, w]."""
         return F.pixel_unshuffle(input, self.downscale_factor)
 
     def extra_repr(self) -> str:

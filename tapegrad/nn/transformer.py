@@ -141,7 +141,13 @@ class TransformerEncoderLayer(_Layer):
     def forward(
         self, src: Tensor, src_mask: Mask = None, src_key_padding_mask: Mask = None, is_causal: bool = False
     ) -> Tensor:
-        """Return a tensor like ``src``; see MultiheadAttention for the masks."""
+        """Return a tensor like ``src``; see MultiheadAttention for the masks.
+
+        Args:
+            src_mask: [s, s], bool (true is masked) or floats that are added to the scores.
+            src_key_padding_mask: [batch, s], true where ``src`` is padding.
+            is_causal: whether ``src_mask`` is the causal mask.
+        """
         if self.norm_first:
             x = src + self._sa_block(self.norm1(src), src_mask, src_key_padding_mask, is_causal)
             return x + self._ff_block(self.norm2(x))
@@ -189,7 +195,16 @@ class TransformerDecoderLayer(_Layer):
         tgt_is_causal: bool = False,
         memory_is_causal: bool = False,
     ) -> Tensor:
-        """Return a tensor like ``tgt``; ``memory`` is the encoder's output."""
+        """Return a tensor like ``tgt``; ``memory`` is the encoder's output.
+
+        Args:
+            tgt_mask: [t, t], bool (true is masked) or floats that are added to the scores.
+            memory_mask: [t, s], likewise.
+            tgt_key_padding_mask: [batch, t], true where ``tgt`` is padding.
+            memory_key_padding_mask: [batch, s], true where ``memory`` is padding.
+            tgt_is_causal: whether ``tgt_mask`` is the causal mask.
+            memory_is_causal: whether ``memory_mask`` is the causal mask.
+        """
         own = (tgt_mask, tgt_key_padding_mask, tgt_is_causal)
         other = (memory_mask, memory_key_padding_mask, memory_is_causal)
         if self.norm_first:
@@ -236,7 +251,12 @@ class TransformerEncoder(Module):
     def forward(
         self, src: Tensor, mask: Mask = None, src_key_padding_mask: Mask = None, is_causal: bool | None = None
     ) -> Tensor:
-        """Return a tensor like ``src``; without ``is_causal`` it is found out whether the mask is the causal one."""
+        """Return a tensor like ``src``; without ``is_causal`` it is found out whether the mask is the causal one.
+
+        Args:
+            mask: [s, s], bool (true is masked) or floats that are added to the scores.
+            src_key_padding_mask: [batch, s], true where ``src`` is padding.
+        """
         causal = _is_causal(mask, is_causal)
         for layer in self.layers:
             src = layer(src, src_mask=mask, src_key_padding_mask=src_key_padding_mask, is_causal=causal)
@@ -268,7 +288,16 @@ class TransformerDecoder(Module):
         tgt_is_causal: bool | None = None,
         memory_is_causal: bool = False,
     ) -> Tensor:
-        """Return a tensor like ``tgt``; ``memory`` is the encoder's output."""
+        """Return a tensor like ``tgt``; ``memory`` is the encoder's output.
+
+        Args:
+            tgt_mask: [t, t], bool (true is masked) or floats that are added to the scores.
+            memory_mask: [t, s], likewise.
+            tgt_key_padding_mask: [batch, t], true where ``tgt`` is padding.
+            memory_key_padding_mask: [batch, s], true where ``memory`` is padding.
+            tgt_is_causal: whether ``tgt_mask`` is the causal mask.
+            memory_is_causal: whether ``memory_mask`` is the causal mask.
+        """
         causal = _is_causal(tgt_mask, tgt_is_causal)
         for layer in self.layers:
             tgt = layer(
@@ -363,7 +392,11 @@ class Transformer(Module):
 
     @staticmethod
     def generate_square_subsequent_mask(sz: int, device: Any = None, dtype: Any = None) -> Tensor:
-        """Return the causal mask (sz, sz): zeros, and -inf above the diagonal."""
+        """Return the causal mask (sz, sz): zeros, and -inf above the diagonal.
+
+        Args:
+            sz: the length of the sequence.
+        """
         return _causal_mask(sz, dtype)
 
     def _reset_parameters(self) -> None:

@@ -34,7 +34,12 @@ def cartesian_prod(*tensors: Tensor) -> Tensor:
 
 @function(method=False)
 def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> Tensor:
-    """Return all choices of ``r`` elements of a 1-d tensor, in the order of their places, [count, r]."""
+    """Return all choices of ``r`` elements of a 1-d tensor, in the order of their places, [count, r].
+
+    Args:
+        input: [n].
+        with_replacement: whether an element may be chosen several times.
+    """
     (vector,) = _vectors([input], "combinations")
     if r < 0:
         raise RuntimeError(f"Expect a non-negative number, but got {r}")
@@ -89,7 +94,12 @@ def isin(elements: Any, test_elements: Any, *, assume_unique: bool = False, inve
 
 @function(method=False)
 def unravel_index(indices: Tensor, shape: Any) -> tuple[Tensor, ...]:
-    """Return the index in each dimension of flat indices into a tensor of a shape."""
+    """Return the index in each dimension of flat indices into a tensor of a shape.
+
+    Args:
+        indices: a tensor of int64, in row-major order.
+        shape: the indexed tensor's shape.
+    """
     lengths = (shape,) if isinstance(shape, int) else tuple(shape)
     steps = [int(np.prod(lengths[d + 1 :], dtype=np.int64)) for d in range(len(lengths))]
     remainder, divide = functions["remainder"], functions["floor_divide"]
@@ -98,7 +108,13 @@ def unravel_index(indices: Tensor, shape: Any) -> tuple[Tensor, ...]:
 
 @function(method=False)
 def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:
-    """Return the Vandermonde matrix [n, N] of a vector: powers N-1 .. 0 of each element, or 0 .. N-1."""
+    """Return the Vandermonde matrix [n, N] of a vector: powers N-1 .. 0 of each element, or 0 .. N-1.
+
+    Args:
+        x: [n].
+        N: the number of powers; by default n.
+        increasing: whether the powers rise.
+    """
     (vector,) = _vectors([x], "vander")
     count = shape_of(vector)[0] if N is None else N
     columns = [vector**k for k in range(count)]

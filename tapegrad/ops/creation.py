@@ -303,7 +303,11 @@ def full(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """Return a tensor of the shape ``size`` with one number everywhere, by default of the number's dtype."""
+    """Return a tensor of the shape ``size`` with one number everywhere, by default of the number's dtype.
+
+    Args:
+        fill_value: the number.
+    """
     check_device(device)
     value = _number(fill_value)
     shape = shape_argument((size,) if isinstance(size, int) else tuple(size))
@@ -350,7 +354,11 @@ def full_like(
     requires_grad: bool = False,
     memory_format: Any = None,
 ) -> Tensor:
-    """Return a tensor of the shape and, by default, the dtype of ``input`` with one number everywhere."""
+    """Return a tensor of the shape and, by default, the dtype of ``input`` with one number everywhere.
+
+    Args:
+        fill_value: the number.
+    """
     return full(shape_of(input), fill_value, dtype=_dtype(input, dtype), device=device, requires_grad=requires_grad)
 
 
@@ -482,7 +490,12 @@ def eye(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """Return a matrix [n, m] (by default [n, n]) of ones on the diagonal and zeros elsewhere."""
+    """Return a matrix [n, m] (by default [n, n]) of ones on the diagonal and zeros elsewhere.
+
+    Args:
+        n: the number of rows.
+        m: the number of columns; by default ``n``.
+    """
     check_device(device)
     m = n if m is None else m
     for name, length in (("n", n), ("m", m)):
@@ -501,7 +514,13 @@ def _triangle(make: Callable[..., Any], row: int, col: int, offset: int, dtype: 
 def tril_indices(
     row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None
 ) -> Tensor:
-    """Return the rows and columns [2, count] of the lower triangle of a matrix [row, col], row by row."""
+    """Return the rows and columns [2, count] of the lower triangle of a matrix [row, col], row by row.
+
+    Args:
+        row: the number of rows.
+        col: the number of columns.
+        offset: which diagonal bounds the triangle: 0 is the main one, k is k above it.
+    """
     return _triangle(np.tril_indices, row, col, offset, dtype, device)
 
 
@@ -509,7 +528,13 @@ def tril_indices(
 def triu_indices(
     row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None
 ) -> Tensor:
-    """Return the rows and columns [2, count] of the upper triangle of a matrix [row, col], row by row."""
+    """Return the rows and columns [2, count] of the upper triangle of a matrix [row, col], row by row.
+
+    Args:
+        row: the number of rows.
+        col: the number of columns.
+        offset: which diagonal bounds the triangle: 0 is the main one, k is k above it.
+    """
     return _triangle(np.triu_indices, row, col, offset, dtype, device)
 
 

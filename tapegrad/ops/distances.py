@@ -45,13 +45,22 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
 
 @function(method=False)
 def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
-    """Return the p-norm of ``x1 - x2 + eps`` along the last dimension."""
+    """Return the p-norm of ``x1 - x2 + eps`` along the last dimension.
+
+    Args:
+        p: the p of the norm.
+    """
     return _norm(x1 - x2 + eps, p, -1, keepdim)
 
 
 @function(method=False)
 def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: Any = None) -> Tensor:
     """Return the p-norms of the differences of all rows: [..., n, m] of [..., n, d] and [..., m, d].
+
+    Args:
+        x1: [..., n, d], floats.
+        x2: [..., m, d].
+        compute_mode: accepted for torch's sake.
 
     Raises:
         RuntimeError: the rows are not of one length, or ``p`` is negative.

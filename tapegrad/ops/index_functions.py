@@ -123,7 +123,7 @@ def _publish(name: str, body: Callable[..., Tensor], doc: str) -> None:
         form.__name__ = form.__qualname__ = name + suffix
         form.__doc__ = text
         own = parameters if suffix else [*parameters, out_parameter]
-        form.__signature__ = inspect.Signature(own, return_annotation=Tensor)  # type: ignore[attr-defined]
+        form.__signature__ = inspect.Signature(own, return_annotation=Tensor)  # type: ignore[union-attr]
         setattr(Tensor, name + suffix, form)
     functions[name] = plain
     functions[f"{name}_"] = in_place

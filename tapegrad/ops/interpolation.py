@@ -228,7 +228,7 @@ def _plan(
 def upsample(
     input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest", align_corners: bool | None = None
 ) -> Tensor:
-    """Return what interpolate does."""
+    """Return what ``interpolate`` does."""
     return interpolate(input, size, scale_factor, mode, align_corners)
 
 

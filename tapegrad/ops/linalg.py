@@ -227,6 +227,9 @@ def cholesky(A: Tensor, *, upper: bool = False, out: Any = None) -> Tensor:
 
     Only one triangle of A is read, the lower one (the upper one); its gradient is symmetric.
 
+    Args:
+        upper: whether the upper factor is returned.
+
     Raises:
         LinAlgError: a matrix is not positive definite.
     """
@@ -267,14 +270,22 @@ def solve_triangular(
 
 @function()
 def cholesky_solve(B: Tensor, L: Tensor, upper: bool = False) -> Tensor:
-    """Return the X of ``A X = B`` from the Cholesky factor of A, lower or ``upper``."""
+    """Return the X of ``A X = B`` from the Cholesky factor of A, lower or ``upper``.
+
+    Args:
+        L: the factor [..., n, n].
+    """
     first = solve_triangular(transposed(L) if upper else L, B, upper=False)
     return solve_triangular(L if upper else transposed(L), first, upper=True)
 
 
 @function()
 def cholesky_inverse(L: Tensor, upper: bool = False) -> Tensor:
-    """Return the inverse of A from its Cholesky factor, lower or ``upper``."""
+    """Return the inverse of A from its Cholesky factor, lower or ``upper``.
+
+    Args:
+        L: the factor [..., n, n].
+    """
     n = shape_of(L)[-1]
     return cholesky_solve(eye(n, dtype=DTYPES[machine.dtype_of(L._handle)]), L, upper)
 
@@ -316,6 +327,7 @@ def svd(A: Tensor, full_matrices: bool = True, *, driver: Any = None, out: Any =
     Args:
         full_matrices: whether U is [..., m, m] and Vh [..., n, n]; else [..., m, k] and [..., k, n]. The columns
             beyond k have no gradient.
+        driver: accepted for torch's sake.
 
     Raises:
         LinAlgError: a matrix has nan or inf, or the algorithm did not converge.
@@ -336,7 +348,11 @@ def svd(A: Tensor, full_matrices: bool = True, *, driver: Any = None, out: Any =
 
 @honours_out
 def svdvals(A: Tensor, *, driver: Any = None, out: Any = None) -> Tensor:
-    """Return the singular values [..., min(m, n)] of matrices [..., m, n], falling."""
+    """Return the singular values [..., min(m, n)] of matrices [..., m, n], falling.
+
+    Args:
+        driver: accepted for torch's sake.
+    """
     check_matrix(A, "linalg.svdvals")
     if wants_gradient(A):
         return svd(A, full_matrices=False).S
@@ -366,7 +382,11 @@ def _uplo(UPLO: str, name: str) -> int:
 
 @honours_out
 def eigvalsh(A: Tensor, UPLO: str = "L", *, out: Any = None) -> Tensor:
-    """Return the eigenvalues [..., n], rising, of symmetric matrices."""
+    """Return the eigenvalues [..., n], rising, of symmetric matrices.
+
+    Args:
+        UPLO: ``L`` or ``U``: which triangle of A is read.
+    """
     check_square(A, "linalg.eigvalsh")
     if wants_gradient(A):
         return eigh(A, UPLO).eigenvalues

@@ -53,13 +53,22 @@ def inv_ex(A: Tensor, *, check_errors: bool = False) -> InvEx:
 
 
 def solve_ex(A: Tensor, B: Tensor, *, left: bool = True, check_errors: bool = False) -> Checked:
-    """Return the solutions of linear systems and, for each, 0; nan and 1 for the whole batch if one is singular."""
+    """Return the solutions of linear systems and, for each, 0; nan and 1 for the whole batch if one is singular.
+
+    Args:
+        B: the right-hand sides, as of ``solve``.
+        left: whether ``A X = B`` is solved; else ``X A = B``.
+    """
     check_square(A, "linalg.solve_ex")
     return Checked(*_checked(lambda: solve(A, B, left=left), A, B, check_errors))
 
 
 def cholesky_ex(A: Tensor, *, upper: bool = False, check_errors: bool = False) -> CholeskyEx:
-    """Return Cholesky factors and, for each, 0; nan and 1 for the whole batch if one is not positive definite."""
+    """Return Cholesky factors and, for each, 0; nan and 1 for the whole batch if one is not positive definite.
+
+    Args:
+        upper: whether the upper factor is returned.
+    """
     check_square(A, "linalg.cholesky_ex")
     return CholeskyEx(*_checked(lambda: cholesky(A, upper=upper), A, A, check_errors))
 

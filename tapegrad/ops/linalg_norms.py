@@ -167,6 +167,9 @@ def matrix_rank(
 def matrix_power(A: Tensor, n: int, *, out: Any = None) -> Tensor:
     """Return square matrices to an integer power, by repeated squaring; a negative one of the inverse.
 
+    Args:
+        n: the power.
+
     Raises:
         LinAlgError: the power is negative and a matrix is singular.
     """
@@ -326,14 +329,24 @@ def _cross_of(input: Tensor, other: Tensor, dim: int | None = None, *, out: Any 
 
 @honours_out
 def vecdot(x: Tensor, y: Tensor, *, dim: int = -1, out: Any = None) -> Tensor:
-    """Return the sums of products of the vectors along ``dim``; the operands broadcast."""
+    """Return the sums of products of the vectors along ``dim``; the operands broadcast.
+
+    Args:
+        x: a tensor.
+        y: a tensor that broadcasts with ``x``.
+    """
     if ndim_of(x) == 1 and ndim_of(y) == 1:
         return dot(x, y)
     return (x * y).sum(dim)
 
 
 def vander(x: Tensor, N: int | None = None) -> Tensor:
-    """Return the Vandermonde matrices [..., n, N] of vectors [..., n]: the powers 0 .. N-1 of each element."""
+    """Return the Vandermonde matrices [..., n, N] of vectors [..., n]: the powers 0 .. N-1 of each element.
+
+    Args:
+        x: [..., n].
+        N: the number of powers; by default n.
+    """
     n = shape_of(expect_tensor(x, "linalg.vander", "x"))[-1]
     exponents = arange(n if N is None else N)
     return functions["unsqueeze"](x, -1) ** exponents

@@ -47,6 +47,10 @@ def margin_ranking_loss(
 ) -> Tensor:
     """Return max(0, margin - t (x1 - x2)) for targets t of 1 and -1.
 
+    Args:
+        input1: x1, a tensor of scores.
+        input2: x2, of the same shape.
+
     Raises:
         RuntimeError: the tensors differ in their number of dimensions.
     """
@@ -178,7 +182,11 @@ def triplet_margin_with_distance_loss(
     swap: bool = False,
     reduction: str = "mean",
 ) -> Tensor:
-    """Return max(0, margin + d(anchor, positive) - d(anchor, negative)) for a distance d; see triplet_margin_loss."""
+    """Return max(0, margin + d(anchor, positive) - d(anchor, negative)) for a distance d; see triplet_margin_loss.
+
+    Args:
+        distance_function: d, a function of two tensors; by default pairwise_distance.
+    """
     reduction = chosen_reduction(reduction)
     _check_triplet(anchor, positive, negative, "triplet_margin_with_distance_loss", margin)
     return reduced(_triplet(anchor, positive, negative, distance_function or _distance, margin, swap), reduction)

@@ -217,6 +217,10 @@ def _scaled_sum(
 def bmm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
     """Return the products of the matrices of two batches: [b, n, k] and [b, k, m] give [b, n, m].
 
+    Args:
+        input: [b, n, k], floats or integers.
+        mat2: [b, k, m], of the same dtype.
+
     Raises:
         RuntimeError: shapes or dtypes do not fit.
     """
@@ -268,6 +272,10 @@ def addbmm(
 @function()
 def mv(input: Tensor, vec: Tensor, *, out: Tensor | None = None) -> Tensor:
     """Return the product of a matrix [n, k] and a vector [k].
+
+    Args:
+        input: [n, k].
+        vec: [k], of the same dtype.
 
     Raises:
         RuntimeError: shapes or dtypes do not fit.

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from tapegrad.ops.calls import call, expect_tensor, function, functions, normal_dim, shape_of
+from tapegrad.ops.parameters import complete
 from tapegrad.ops.registry import registry
 from tapegrad.ops.view_ops import DIAGONAL, INDEX, SELECT, SKIP, SLICE, UNFOLD
 from tapegrad.runtime.errors import raise_status
@@ -54,6 +55,9 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
 def select(input: Tensor, dim: int, index: int) -> Tensor:
     """Return a view of one index of dimension ``dim``, which the result no longer has.
 
+    Args:
+        index: the index; a negative one counts from the end.
+
     Raises:
         IndexError: no such dimension or index.
     """
@@ -77,7 +81,11 @@ def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Te
 
 
 def _unfold(self: Tensor, dimension: int, size: int, step: int) -> Tensor:
-    """Return a view of the windows of ``size`` indices, ``step`` apart, along a dimension, as a new last dimension."""
+    """Return a view of the windows of ``size`` indices, ``step`` apart, along a dimension, as a new last dimension.
+
+    Args:
+        dimension: the dimension.
+    """
     shape = shape_of(self)
     dim = normal_dim(dimension, len(shape))
     if step <= 0:
@@ -190,7 +198,8 @@ def _split_along(name: str, dim: int, least: int) -> None:
         return tensor_split(input, indices_or_sections, 0 if ndim == 1 else dim)
 
     split_dim.__name__ = split_dim.__qualname__ = name
-    split_dim.__doc__ = f"Return views of consecutive parts of dimension {dim}."
+    split_dim.__doc__ = f"Return views of consecutive parts of dimension {dim}; see ``tensor_split``."
+    complete(split_dim)
     functions[name] = split_dim
     setattr(Tensor, name, split_dim)
 
@@ -202,6 +211,11 @@ for _name, _dim, _least in (("vsplit", 0, 2), ("hsplit", 1, 1), ("dsplit", 2, 3)
 @function()
 def as_strided(input: Tensor, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None) -> Tensor:
     """Return a view of the tensor's storage by shape, strides and offset, all counted in elements.
+
+    Args:
+        size: the view's shape.
+        stride: how many elements apart neighbours along each dimension are.
+        storage_offset: the first element's place in the storage; by default that of the tensor.
 
     Raises:
         RuntimeError: the view would leave the storage.

@@ -73,10 +73,15 @@ class Generator:
 
     @property
     def device(self) -> Any:
+        """Where the state is: the CPU."""
         return self._state.device
 
     def manual_seed(self, seed: int) -> Generator:
-        """Set the seed (of 64 bits, negative ones too) and begin its stream; return the generator."""
+        """Set the seed (of 64 bits, negative ones too) and begin its stream; return the generator.
+
+        Args:
+            seed: the seed, an int of 64 bits.
+        """
         if machine.capturing:
             refuse_change("setting a generator's seed", _OUTSIDE)
         seed = int(seed)
@@ -104,7 +109,11 @@ class Generator:
         return state
 
     def set_state(self, new_state: Tensor) -> Generator:
-        """Go to a state that ``get_state`` returned; return the generator."""
+        """Go to a state that ``get_state`` returned; return the generator.
+
+        Args:
+            new_state: the state, an int64 tensor.
+        """
         if machine.capturing:
             refuse_change("setting a generator's state", _OUTSIDE)
         if not isinstance(new_state, Tensor):
@@ -152,6 +161,9 @@ def thread_generator() -> Generator:
 def manual_seed(seed: int) -> Generator:
     """Set the seed of the default generator and return it: what is drawn from here on is always the same.
 
+    Args:
+        seed: the seed, an int of 64 bits.
+
     Example:
         >>> import tapegrad as tg
         >>> _ = tg.manual_seed(0)
@@ -183,7 +195,11 @@ def get_rng_state() -> Tensor:
 
 @function(method=False)
 def set_rng_state(new_state: Tensor) -> None:
-    """Bring the default generator to a state that ``get_rng_state`` returned."""
+    """Bring the default generator to a state that ``get_rng_state`` returned.
+
+    Args:
+        new_state: the state, an int64 tensor.
+    """
     _of_thread.generator.set_state(new_state)
 
 
@@ -211,6 +227,9 @@ def _expect_float(tensor: Tensor, name: str) -> None:
 def uniform_(self: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Any = None, **named: float) -> Tensor:
     """Fill the tensor with numbers uniform in [from, to).
 
+    Args:
+        from_: the least number; in torch ``from``.
+
     Raises:
         RuntimeError: ``from`` is greater than ``to``.
     """
@@ -226,6 +245,9 @@ def uniform_(self: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: An
 @tensor_method("normal_")
 def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Any = None) -> Tensor:
     """Fill the tensor with normal numbers.
+
+    Args:
+        mean: the mean.
 
     Raises:
         RuntimeError: ``std`` is negative.
@@ -252,6 +274,9 @@ def exponential_(self: Tensor, lambd: float = 1.0, *, generator: Any = None) -> 
 @tensor_method("random_")
 def random_(self: Tensor, from_: int = 0, to: int | None = None, *, generator: Any = None, **named: int) -> Tensor:
     """Fill the tensor with integers of [from, to); one number alone is ``to``; none means all that the dtype has.
+
+    Args:
+        from_: the least number; in torch ``from``.
 
     Raises:
         RuntimeError: there is no integer in that range.
@@ -444,7 +469,12 @@ def randint_like(
     memory_format: Any = None,
     generator: Any = None,
 ) -> Tensor:
-    """Return integers of [low, high), or of [0, low), in the shape and, by default, the dtype of ``input``."""
+    """Return integers of [low, high), or of [0, low), in the shape and, by default, the dtype of ``input``.
+
+    Args:
+        low: the least integer; or, alone, what all are below.
+        high: what all are below.
+    """
     low, high = (0, low) if high is None else (low, high)
     named = _like(input, dtype, device=device, requires_grad=requires_grad, generator=generator)
     return randint(low, high, shape_of(input), **named)
@@ -600,7 +630,11 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
 
 @function(method=False)
 def feature_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """Return ``input`` [n, c, ...] with whole channels put to zero with probability ``p``, the others scaled up."""
+    """Return ``input`` [n, c, ...] with whole channels put to zero with probability ``p``, the others scaled up.
+
+    Args:
+        training: whether anything is put to zero; else the input is returned.
+    """
     if not 0.0 <= p <= 1.0:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
     if not training or p == 0.0:

@@ -504,6 +504,9 @@ def count_nonzero(input: Tensor, dim: Dims = None) -> Tensor:
 def vector_norm(x: Tensor, ord: float = 2, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """Return the vector norm (sum |x|**ord)**(1/ord) over the given dimensions; ``ord`` may be inf, -inf and 0.
 
+    Args:
+        x: a tensor of floats.
+
     Raises:
         RuntimeError: the input is not floating point.
     """

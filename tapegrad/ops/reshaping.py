@@ -30,7 +30,11 @@ def contiguous(self: Tensor, memory_format: Any = None) -> Tensor:
 
 @tensor_method("repeat")
 def repeat(self: Tensor, *repeats: Any) -> Tensor:
-    """Return the tensor repeated along each dimension, with new dimensions in front where more are given."""
+    """Return the tensor repeated along each dimension, with new dimensions in front where more are given.
+
+    Args:
+        *repeats: how often, for each dimension, as ints or as one sequence of them.
+    """
     counts = sizes(repeats, "repeat")
     shape = shape_of(self)
     if len(counts) < len(shape):
@@ -226,7 +230,8 @@ def _at_least(name: str, ndim: int, places: tuple[int, ...]) -> None:
         return tuple(widen(tensor) for tensor in (tensors[0] if len(tensors) == 1 else tensors))
 
     at_least.__name__ = at_least.__qualname__ = name
-    at_least.__doc__ = f"Return a view with at least {ndim} dimensions."
+    at_least.__doc__ = f"Return a view with at least {ndim} dimensions, of several tensors a tuple."
+    complete(at_least)
     functions[name] = at_least
 
 

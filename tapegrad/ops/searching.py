@@ -107,6 +107,8 @@ def searchsorted(
     Args:
         sorted_sequence: [n], or [..., n] with the leading dimensions of the values.
         input: a tensor of any shape (with the leading dimensions of the sequence, where it has any), or a number.
+        out_int32: whether the result is int32 instead of int64.
+        side: ``left`` or ``right``, another way to say ``right``.
 
     Raises:
         RuntimeError: the leading dimensions differ.
@@ -130,7 +132,14 @@ def searchsorted(
 
 @function(method=False)
 def bucketize(input: Any, boundaries: Tensor, *, out_int32: bool = False, right: bool = False) -> Tensor:
-    """Return the index of the bucket, between sorted boundaries, that each value falls into."""
+    """Return the index of the bucket, between sorted boundaries, that each value falls into.
+
+    Args:
+        input: a tensor or a number.
+        boundaries: [n], rising.
+        out_int32: whether the result is int32 instead of int64.
+        right: whether values equal to a boundary belong to the bucket above it.
+    """
     return searchsorted(boundaries, input, out_int32=out_int32, right=right)
 
 
@@ -213,6 +222,10 @@ _WEIGHTED_COUNTS = declare(
 @function()
 def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
     """Return how often each of 0, 1, ..., max(input) occurs in a 1-d integer tensor, or the sums of their weights.
+
+    Args:
+        weights: a tensor of the input's shape, added up in place of ones.
+        minlength: the least length of the result.
 
     Raises:
         RuntimeError: the input is not 1-d, has negative elements or is not integral.

@@ -14,6 +14,9 @@ def _rearranged(x: Tensor, split: tuple[int, ...], order: tuple[int, ...], shape
 def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
     """Return [..., c, h r, w r] of [..., c r r, h, w]: channels become pixels (Shi et al. 2016, arXiv:1609.05158).
 
+    Args:
+        upscale_factor: r.
+
     Raises:
         RuntimeError: fewer than 3 dimensions, or channels that are no multiple of the factor's square.
     """
@@ -38,6 +41,9 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
 @function(method=False)
 def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
     """Return [..., c r r, h, w] of [..., c, h r, w r]: the reverse of ``pixel_shuffle``.
+
+    Args:
+        downscale_factor: r.
 
     Raises:
         RuntimeError: fewer than 3 dimensions, or a height or width that is no multiple of the factor.

@@ -87,7 +87,11 @@ def reshape(input: Tensor, *shape: Any) -> Tensor:
 
 @tensor_method("view")
 def view(self: Tensor, *shape: Any, dtype: DType | None = None) -> Tensor:
-    """Return the elements in another shape, or the memory as another dtype; RuntimeError where strides forbid it."""
+    """Return the elements in another shape, or the memory as another dtype; RuntimeError where strides forbid it.
+
+    Args:
+        *shape: the shape, as ints or as one sequence of them, of which one may be -1; or a dtype.
+    """
     if dtype is not None and not shape:
         shape = (dtype,)
     if len(shape) == 1 and isinstance(shape[0], DType):
@@ -176,6 +180,10 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     """Return a view with two dimensions swapped.
 
+    Args:
+        dim0: a dimension; negative ones count from the end.
+        dim1: the other one.
+
     Raises:
         IndexError: there is no such dimension.
     """
@@ -209,6 +217,9 @@ def mT(input: Tensor) -> Tensor:
 @function()
 def permute(input: Tensor, *dims: Any) -> Tensor:
     """Return a view whose dimensions are those of ``input`` in another order.
+
+    Args:
+        *dims: for each dimension of the result, which one it is, as ints or as one sequence of them.
 
     Raises:
         RuntimeError: the number of dimensions differs, or one is named twice.
@@ -271,6 +282,9 @@ def movedim(input: Tensor, source: int | Sequence[int], destination: int | Seque
 def expand(self: Tensor, *sizes_: Any) -> Tensor:
     """Return a view broadcast to a shape; -1 keeps a length.
 
+    Args:
+        *sizes_: the shape, as ints or as one sequence of them; new dimensions come first.
+
     Raises:
         RuntimeError: a length is neither 1 nor the wanted one.
     """
@@ -312,7 +326,11 @@ def expand_as(self: Tensor, other: Tensor) -> Tensor:
 
 @function()
 def broadcast_to(input: Tensor, size: Sequence[int]) -> Tensor:
-    """Return a view broadcast to a shape."""
+    """Return a view broadcast to a shape.
+
+    Args:
+        size: the shape.
+    """
     return expand(input, tuple(size))
 
 
@@ -343,7 +361,11 @@ def broadcast_tensors(*tensors: Any) -> tuple[Tensor, ...]:
 
 @function(method=False)
 def broadcast_shapes(*shapes: Any) -> tuple[int, ...]:
-    """Return the shape that shapes broadcast to."""
+    """Return the shape that shapes broadcast to.
+
+    Args:
+        *shapes: shapes: sequences of ints, or ints.
+    """
     return broadcast_shape(*((shape,) if isinstance(shape, int) else tuple(shape) for shape in shapes))
 
 

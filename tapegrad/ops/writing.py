@@ -87,7 +87,11 @@ functions["copy_"] = copy_
 
 @tensor_method("fill_")
 def fill_(self: Tensor, value: Any) -> Tensor:
-    """Write a number, or a 0-d tensor, into every element."""
+    """Write a number, or a 0-d tensor, into every element.
+
+    Args:
+        value: the number.
+    """
     if isinstance(value, Tensor) and shape_of(value) != ():
         raise RuntimeError(
             f"fill_ only supports 0-dimension value tensor but got tensor with {len(shape_of(value))} dimensions."

@@ -121,6 +121,9 @@ class Optimizer:
     def add_param_group(self, param_group: Group) -> None:
         """Add a group: a dict with ``params`` and the options in which it is to differ from the defaults.
 
+        Args:
+            param_group: the dict.
+
         Raises:
             TypeError: it is no dict, or holds what is no tensor.
             ValueError: a parameter is known already, or was computed from others.
@@ -130,7 +133,11 @@ class Optimizer:
         self.param_groups.append(param_group)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Take the gradients away from the parameters, or set them to zero."""
+        """Take the gradients away from the parameters, or set them to zero.
+
+        Args:
+            set_to_none: whether they become None; else zeros.
+        """
         for group in self.param_groups:
             clear_gradients(group["params"], set_to_none)
 
@@ -283,19 +290,35 @@ class Optimizer:
         return _add_hook(self._hooks["step_post"], hook)
 
     def register_state_dict_pre_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
-        """Call ``hook(optimizer)`` before a state_dict is made."""
+        """Call ``hook(optimizer)`` before a state_dict is made.
+
+        Args:
+            prepend: whether it is called before the hooks that are there.
+        """
         return _add_hook(self._hooks["state_dict_pre"], hook, prepend)
 
     def register_state_dict_post_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
-        """Call ``hook(optimizer, state_dict)`` on each state_dict made; it may return another."""
+        """Call ``hook(optimizer, state_dict)`` on each state_dict made; it may return another.
+
+        Args:
+            prepend: whether it is called before the hooks that are there.
+        """
         return _add_hook(self._hooks["state_dict_post"], hook, prepend)
 
     def register_load_state_dict_pre_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
-        """Call ``hook(optimizer, state_dict)`` before one is loaded; it may return another."""
+        """Call ``hook(optimizer, state_dict)`` before one is loaded; it may return another.
+
+        Args:
+            prepend: whether it is called before the hooks that are there.
+        """
         return _add_hook(self._hooks["load_pre"], hook, prepend)
 
     def register_load_state_dict_post_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
-        """Call ``hook(optimizer)`` after a state_dict was loaded."""
+        """Call ``hook(optimizer)`` after a state_dict was loaded.
+
+        Args:
+            prepend: whether it is called before the hooks that are there.
+        """
         return _add_hook(self._hooks["load_post"], hook, prepend)
 
 

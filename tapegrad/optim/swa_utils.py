@@ -142,7 +142,11 @@ class AveragedModel(Module):
         self.use_buffers = use_buffers
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the averaged model."""
+        """Run the averaged model.
+
+        Args:
+            *args: what the model is called with.
+        """
         return self.module(*args, **kwargs)
 
     def update_parameters(self, model: Module) -> None:

@@ -16,6 +16,9 @@ class Tensor:
 
     What a tensor can do is added by the files that define it: ``tapegrad.ops`` the operations, ``tapegrad.tensor`` the
     properties and conversions, ``tapegrad.autograd`` the derivatives.
+
+    Args:
+        *args: as of ``FloatTensor``, in the default float dtype; ``tapegrad.tensor`` is what programs should use.
     """
 
     __slots__ = ("__dict__", "__weakref__", "_grad", "_handle")

@@ -63,7 +63,13 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
 
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
-    """Return the data as a tensor, without a copy where it is a tensor or a NumPy array of the wanted dtype."""
+    """Return the data as a tensor, without a copy where it is a tensor or a NumPy array of the wanted dtype.
+
+    Args:
+        data: a tensor, an array, a number or nested sequences of numbers.
+        dtype: the dtype; by default that of the data.
+        device: ``cpu`` or None: there is no other.
+    """
     check_device(device)
     if isinstance(data, Tensor):
         return data if dtype is None else functions["to_dtype"](data, dtype)

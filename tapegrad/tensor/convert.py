@@ -171,7 +171,11 @@ def _format(self: Tensor, spec: str) -> str:
 
 
 def to_dtype(tensor: Tensor, dtype: Any) -> Tensor:
-    """Return the tensor in another dtype: itself if it has that dtype already."""
+    """Return the tensor in another dtype: itself if it has that dtype already.
+
+    Args:
+        tensor: the tensor.
+    """
     wanted: DType = dtype_of(dtype)
     if machine.dtype_of(tensor._handle) == wanted.code:
         return tensor
@@ -253,7 +257,12 @@ def cpu(self: Tensor) -> Tensor:
 
 @function(method=False)
 def result_type(tensor1: Any, tensor2: Any) -> DType:
-    """Return the dtype in which an operation of the two tensors or numbers computes."""
+    """Return the dtype in which an operation of the two tensors or numbers computes.
+
+    Args:
+        tensor1: a tensor or a number.
+        tensor2: another.
+    """
     return call(registry["add"], _one(tensor1), _one(tensor2)).dtype
 
 
@@ -266,5 +275,9 @@ def _one(value: Any) -> Any:
 
 @function(method=False)
 def is_tensor(obj: Any) -> bool:
-    """Return whether an object is a tensor."""
+    """Return whether an object is a tensor.
+
+    Args:
+        obj: the object.
+    """
     return isinstance(obj, Tensor)

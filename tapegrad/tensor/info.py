@@ -14,7 +14,11 @@ from tapegrad.runtime.machine import machine
 
 
 class finfo:  # noqa: N801 (torch's name)
-    """The limits of a floating-point dtype: ``bits``, ``eps``, ``max``, ``min``, ``tiny``, ``resolution``."""
+    """The limits of a floating-point dtype: ``bits``, ``eps``, ``max``, ``min``, ``tiny``, ``resolution``.
+
+    Args:
+        type: float32 or float64; by default the default dtype.
+    """
 
     def __init__(self, type: Any = None) -> None:
         dtype = get_default_dtype() if type is None else dtype_of(type)
@@ -34,7 +38,11 @@ class finfo:  # noqa: N801 (torch's name)
 
 
 class iinfo:  # noqa: N801 (torch's name)
-    """The limits of an integer dtype: ``bits``, ``max``, ``min``."""
+    """The limits of an integer dtype: ``bits``, ``max``, ``min``.
+
+    Args:
+        type: uint8, int32 or int64.
+    """
 
     def __init__(self, type: Any) -> None:
         dtype = dtype_of(type)
@@ -49,12 +57,22 @@ class iinfo:  # noqa: N801 (torch's name)
 
 
 def promote_types(type1: Any, type2: Any) -> DType:
-    """Return the smallest dtype of the higher category that holds the values of both dtypes."""
+    """Return the smallest dtype of the higher category that holds the values of both dtypes.
+
+    Args:
+        type1: a dtype.
+        type2: another.
+    """
     return DTYPES[max(dtype_of(type1).code, dtype_of(type2).code)]
 
 
 def can_cast(from_: Any, to: Any) -> bool:
-    """Return whether an in-place operation may cast a result from one dtype to another."""
+    """Return whether an in-place operation may cast a result from one dtype to another.
+
+    Args:
+        from_: the result's dtype.
+        to: the dtype of the tensor that is written.
+    """
     return _category(dtype_of(from_)) <= _category(dtype_of(to))
 
 
@@ -63,7 +81,11 @@ def _category(dtype: DType) -> int:
 
 
 def numel(input: Tensor) -> int:
-    """Return the number of elements of a tensor."""
+    """Return the number of elements of a tensor.
+
+    Args:
+        input: the tensor.
+    """
     return input.numel()
 
 
@@ -74,6 +96,9 @@ def get_num_threads() -> int:
 
 def set_num_threads(int: int) -> None:
     """Set how many threads an operation may use; results are the same bits with any number.
+
+    Args:
+        int: the number, at least 1.
 
     Raises:
         RuntimeError: the number is not positive.

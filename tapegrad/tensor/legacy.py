@@ -41,7 +41,11 @@ def _construct(args: tuple[Any, ...], dtype: DType) -> Tensor:
 
 
 class TensorType:
-    """A constructor of tensors of one dtype, and the type that ``isinstance`` finds them to be of."""
+    """A constructor of tensors of one dtype, and the type that ``isinstance`` finds them to be of.
+
+    Args:
+        *args: the lengths, for a tensor whose numbers are not set; or data, of which the tensor has a copy.
+    """
 
     def __init__(self, name: str, dtype: DType) -> None:
         self.__name__ = name

@@ -20,7 +20,11 @@ _FIELD = {name: position for position, name in enumerate(FIELDS)}
 
 
 class Size(tuple[int, ...]):
-    """A tensor's shape: a tuple that can count its elements."""
+    """A tensor's shape: a tuple that can count its elements.
+
+    Args:
+        iterable: the lengths.
+    """
 
     __slots__ = ()
 
@@ -36,7 +40,12 @@ class Size(tuple[int, ...]):
 
 
 class device:  # noqa: N801 (torch's name)
-    """Where a tensor's memory is: always the CPU."""
+    """Where a tensor's memory is: always the CPU.
+
+    Args:
+        type: ``cpu``.
+        index: None or 0.
+    """
 
     __slots__ = ("index", "type")
 
@@ -79,7 +88,11 @@ def _shape(self: Tensor) -> Size:
 
 
 def _size(self: Tensor, dim: int | None = None) -> Any:
-    """Return the shape, or the length along one dimension."""
+    """Return the shape, or the length along one dimension.
+
+    Args:
+        dim: the dimension; None for the whole shape.
+    """
     shape = _shape_of(self._handle)
     if dim is None:
         return Size(shape)
@@ -87,7 +100,11 @@ def _size(self: Tensor, dim: int | None = None) -> Any:
 
 
 def _stride(self: Tensor, dim: int | None = None) -> Any:
-    """Return the strides in elements, or the stride along one dimension."""
+    """Return the strides in elements, or the stride along one dimension.
+
+    Args:
+        dim: the dimension; None for all strides.
+    """
     strides = machine.strides_of(self._handle)
     return strides if dim is None else strides[normal_dim(dim, len(strides))]
 
@@ -123,7 +140,11 @@ def _set_requires_grad(self: Tensor, wanted: bool) -> None:
 
 
 def _requires_grad_(self: Tensor, requires_grad: bool = True) -> Tensor:
-    """Set whether operations on this tensor are recorded; return the tensor."""
+    """Set whether operations on this tensor are recorded; return the tensor.
+
+    Args:
+        requires_grad: whether they are.
+    """
     _set_requires_grad(self, requires_grad)
     return self
 
@@ -218,6 +239,15 @@ _PROPERTIES = {
     "is_cuda": property(lambda self: False, doc="False: the memory is the CPU's."),
     "is_sparse": property(lambda self: False, doc="False: tensors are dense."),
 }
+_DOCSTRINGS = {
+    "data_ptr": "Return the address of the first element, an int.",
+    "storage_offset": "Return the first element's place in the storage, counted in elements.",
+    "element_size": "Return the number of bytes of an element.",
+    "is_floating_point": "Return whether the dtype is float32 or float64.",
+    "is_complex": "Return False: there are no complex tensors.",
+    "is_inference": "Return whether the tensor was made in ``inference_mode``, and can never be part of a graph.",
+    "get_device": "Return -1, as torch does for the CPU.",
+}
 _METHODS = {
     "size": _size,
     "stride": _stride,
@@ -241,3 +271,5 @@ _METHODS = {
 }
 for _name, _member in (_PROPERTIES | _METHODS).items():
     setattr(Tensor, _name, _member)
+for _name, _docstring in _DOCSTRINGS.items():
+    _METHODS[_name].__doc__ = _docstring

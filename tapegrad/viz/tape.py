@@ -90,7 +90,11 @@ class Tape:
         return f"<tape of {len(self)} entries>"
 
     def record_lines(self, mode: bool = True) -> record_lines:
-        """Have each entry note its line of the program, which printing then shows; also as a ``with`` block."""
+        """Have each entry note its line of the program, which printing then shows; also as a ``with`` block.
+
+        Args:
+            mode: whether they do.
+        """
         return record_lines(mode)
 
     def to_dot(self, first: int = 0, last: int | None = None) -> str:

@@ -62,7 +62,17 @@ def fuse_linear_bn_weights(
     bn_w: Tensor | None,
     bn_b: Tensor | None,
 ) -> tuple[Parameter, Parameter]:
-    """Return the weight and bias of a linear layer that does what it and a batch norm behind it do in evaluation."""
+    """Return the weight and bias of a linear layer that does what it and a batch norm behind it do in evaluation.
+
+    Args:
+        linear_w: [out, in].
+        linear_b: [out], or None.
+        bn_rm: the running mean, [out].
+        bn_rv: the running variance, [out].
+        bn_eps: what is added to the variance.
+        bn_w: the batch norm's weight, [out].
+        bn_b: the batch norm's bias, [out].
+    """
     return fuse_conv_bn_weights(linear_w, linear_b, bn_rm, bn_rv, bn_eps, bn_w, bn_b)
 
 
@@ -92,7 +102,12 @@ def fuse_conv_bn_eval(conv: Any, bn: Any, transpose: bool = False) -> Any:
 
 
 def fuse_linear_bn_eval(linear: Any, bn: Any) -> Any:
-    """Return a copy of a linear layer that also does what the ``BatchNorm1d`` behind it does in evaluation."""
+    """Return a copy of a linear layer that also does what the ``BatchNorm1d`` behind it does in evaluation.
+
+    Args:
+        linear: a ``Linear`` in evaluation.
+        bn: the ``BatchNorm1d`` behind it, in evaluation.
+    """
     if linear.out_features != bn.num_features and bn.num_features != 1:
         raise AssertionError("To fuse, linear.out_features == bn.num_features or bn.num_features == 1")
     return _fused(linear, bn, False)

@@ -252,7 +252,12 @@ def _extend(module: Any, name: str, parametrization: Module, unsafe: bool) -> No
 
 
 def is_parametrized(module: Any, tensor_name: str | None = None) -> bool:
-    """Return whether a module, or one of its tensors, has a parametrisation."""
+    """Return whether a module, or one of its tensors, has a parametrisation.
+
+    Args:
+        module: the module.
+        tensor_name: the name of the tensor; None for any.
+    """
     parametrizations = module.__dict__.get("parametrizations")
     if not isinstance(parametrizations, ModuleDict):
         return False
@@ -304,7 +309,11 @@ def remove_parametrizations(module: Any, tensor_name: str, leave_parametrized: b
 
 
 def type_before_parametrizations(module: Module) -> type:
-    """Return the module's class as it was before it was parametrised."""
+    """Return the module's class as it was before it was parametrised.
+
+    Args:
+        module: the module.
+    """
     return type(module).__bases__[0] if is_parametrized(module) else type(module)
 
 

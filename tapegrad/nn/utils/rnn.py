@@ -86,7 +86,11 @@ class PackedSequence(_Fields):
 
 
 def invert_permutation(permutation: Tensor | None) -> Tensor | None:
-    """Return the permutation that undoes one."""
+    """Return the permutation that undoes one.
+
+    Args:
+        permutation: int64 [n], or None.
+    """
     return None if permutation is None else functions["argsort"](permutation)
 
 
@@ -237,19 +241,33 @@ def _padded_left(rows: Tensor, count: int, value: float) -> Tensor:
 
 
 def unpad_sequence(padded_sequences: Tensor, lengths: Any, batch_first: bool = False) -> list[Tensor]:
-    """Return the sequences of a padded tensor, each of its own length."""
+    """Return the sequences of a padded tensor, each of its own length.
+
+    Args:
+        padded_sequences: [time, n, ...], or [n, time, ...] with ``batch_first``.
+        lengths: int64 [n].
+        batch_first: whether the sequences are the first dimension.
+    """
     if not batch_first:
         padded_sequences = functions["transpose"](padded_sequences, 0, 1)
     return [sequence[:length] for sequence, length in zip(padded_sequences, _lengths(lengths), strict=False)]
 
 
 def pack_sequence(sequences: Sequence[Tensor], enforce_sorted: bool = True) -> PackedSequence:
-    """Pack sequences [length, ...]; see pack_padded_sequence."""
+    """Pack sequences [length, ...]; see pack_padded_sequence.
+
+    Args:
+        sequences: tensors [length, ...].
+    """
     lengths = [shape_of(sequence)[0] for sequence in sequences]
     return pack_padded_sequence(pad_sequence(sequences), lengths, enforce_sorted=enforce_sorted)
 
 
 def unpack_sequence(packed_sequences: PackedSequence) -> list[Tensor]:
-    """Return the sequences that were packed."""
+    """Return the sequences that were packed.
+
+    Args:
+        packed_sequences: a PackedSequence.
+    """
     padded, lengths = pad_packed_sequence(packed_sequences, batch_first=True)
     return unpad_sequence(padded, lengths, batch_first=True)

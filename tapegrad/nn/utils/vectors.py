@@ -10,12 +10,19 @@ from tapegrad.runtime.handle import Tensor
 
 
 def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
-    """Return all numbers of the parameters in a row, recorded as any operation."""
+    """Return all numbers of the parameters in a row, recorded as any operation.
+
+    Args:
+        parameters: tensors of any shapes.
+    """
     return functions["cat"]([functions["reshape"](param, (-1,)) for param in parameters])
 
 
 def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
     """Make slices of a vector the parameters' numbers: they are views of it.
+
+    Args:
+        parameters: the tensors, in the order of their slices.
 
     Raises:
         TypeError: ``vec`` is no tensor.

@@ -82,6 +82,9 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     def step(self, epoch: float | None = None) -> None:
         """Go on by one step, or to an epoch, which may be a fraction.
 
+        Args:
+            epoch: the epoch to go to; None for the next one.
+
         Raises:
             ValueError: a negative epoch.
         """

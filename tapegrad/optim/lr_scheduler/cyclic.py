@@ -101,7 +101,11 @@ class CyclicLR(LRScheduler):
         self.base_lrs = base_lrs
 
     def scale_fn(self, x: float) -> float:
-        """Return the height of a cycle, as a share of the first one's."""
+        """Return the height of a cycle, as a share of the first one's.
+
+        Args:
+            x: the number of the cycle, or of the step.
+        """
         if self._scale_fn_custom is not None:
             return self._scale_fn_custom(x)
         if self.mode == "triangular2":

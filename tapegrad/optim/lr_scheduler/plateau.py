@@ -81,7 +81,12 @@ class ReduceLROnPlateau(LRScheduler):
         self.threshold_mode = threshold_mode
 
     def step(self, metrics: SupportsFloat, epoch: int | None = None) -> None:  # type: ignore[override]
-        """Look at the metric, and let the learning rate fall where it is time."""
+        """Look at the metric, and let the learning rate fall where it is time.
+
+        Args:
+            metrics: the number that is watched.
+            epoch: the epoch to go to; None for the next one.
+        """
         current = float(metrics)
         if epoch is not None:
             warnings.warn(EPOCH_IS_DEPRECATED, UserWarning, stacklevel=2)

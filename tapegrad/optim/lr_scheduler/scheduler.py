@@ -108,7 +108,11 @@ class LRScheduler:
             self._is_initial = False
 
     def step(self, epoch: int | None = None) -> None:
-        """Go on to the next learning rate, or, which is deprecated, to that of an epoch."""
+        """Go on to the next learning rate, or, which is deprecated, to that of an epoch.
+
+        Args:
+            epoch: the epoch to go to; None for the next one.
+        """
         if self._step_count == 1:
             if not hasattr(self.optimizer.step, "hooked"):
                 warnings.warn(_OVERRIDDEN, UserWarning, stacklevel=2)

@@ -21,6 +21,9 @@ def default_collate(batch: Any) -> Any:
     an int64 one, bools a bool one; strings and bytes stay a list; mappings, named tuples, tuples and other sequences
     are collated element by element (plain tuples become lists).
 
+    Args:
+        batch: the list.
+
     Raises:
         TypeError: a sample, or something in it, is of another type; the message says where it is.
         RuntimeError: shapes of tensors or lengths of sequences differ.
@@ -129,6 +132,9 @@ def default_convert(data: Any) -> Any:
     """Return a sample with NumPy arrays and scalars turned into tensors, inside containers too; the rest as it is.
 
     It is what a loader with ``batch_size=None`` does with a sample.
+
+    Args:
+        data: the sample.
     """
     if isinstance(data, Tensor | str | bytes):
         return data

@@ -153,6 +153,9 @@ class DataLoader:
         out are skipped without being fetched; an IterableDataset has to go through their samples again. A sampler that
         draws while it is gone through needs a generator of its own, in its attribute ``generator``.
 
+        Args:
+            state_dict: what ``state_dict`` returned.
+
         Raises:
             ValueError: the state was saved with other generators or samplers.
         """

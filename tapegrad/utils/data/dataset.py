@@ -77,6 +77,9 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
 class StackDataset(Dataset[Any]):
     """Samples that are tuples, or dicts, of the samples of several data sets of one length.
 
+    Args:
+        *args: the data sets of tuples; named ones make dicts.
+
     Raises:
         ValueError: data sets are given both by position and by name, or none is, or their lengths differ.
     """
@@ -108,6 +111,9 @@ class StackDataset(Dataset[Any]):
 class ConcatDataset(Dataset[T_co]):
     """The samples of several data sets, one after the other.
 
+    Args:
+        datasets: the data sets.
+
     Raises:
         AssertionError: there are none, or one is an IterableDataset.
     """
@@ -134,7 +140,11 @@ class ConcatDataset(Dataset[T_co]):
 
 
 class ChainDataset(IterableDataset[T_co]):
-    """The samples of several IterableDatasets, one after the other."""
+    """The samples of several IterableDatasets, one after the other.
+
+    Args:
+        datasets: the IterableDatasets.
+    """
 
     def __init__(self, datasets: Iterable[Any]) -> None:
         self.datasets = datasets
@@ -149,7 +159,12 @@ class ChainDataset(IterableDataset[T_co]):
 
 
 class Subset(Dataset[T_co]):
-    """The samples of a data set that have the given numbers."""
+    """The samples of a data set that have the given numbers.
+
+    Args:
+        dataset: the data set.
+        indices: the numbers.
+    """
 
     def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
         self.dataset, self.indices = dataset, indices

@@ -34,7 +34,11 @@ class OrderedSampler(Sampler[int]):
 
 
 class SequentialSampler(OrderedSampler):
-    """The samples in their own order."""
+    """The samples in their own order.
+
+    Args:
+        data_source: the data set.
+    """
 
     def __init__(self, data_source: Any) -> None:
         self.data_source = data_source
@@ -98,7 +102,12 @@ class RandomSampler(OrderedSampler):
 
 
 class SubsetRandomSampler(OrderedSampler):
-    """The given numbers in random order."""
+    """The given numbers in random order.
+
+    Args:
+        indices: the numbers.
+        generator: the ``Generator`` of the order; by default the one that ``manual_seed`` sets.
+    """
 
     def __init__(self, indices: Sequence[int], generator: Any = None) -> None:
         self.indices, self.generator = indices, generator
@@ -149,6 +158,9 @@ class WeightedRandomSampler(OrderedSampler):
 
 class BatchSampler(Sampler[list[int]]):
     """The numbers of another sampler in lists of ``batch_size``, the last of them shorter or, by choice, left out.
+
+    Args:
+        sampler: the other sampler.
 
     Raises:
         ValueError: ``batch_size`` is not a positive integer, or ``drop_last`` no bool.
