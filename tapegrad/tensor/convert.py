@@ -175,6 +175,7 @@ def to_dtype(tensor: Tensor, dtype: Any) -> Tensor:
 
     Args:
         tensor: the tensor.
+        dtype: a dtype, or its name.
     """
     wanted: DType = dtype_of(dtype)
     if machine.dtype_of(tensor._handle) == wanted.code:
