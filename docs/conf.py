@@ -5,14 +5,23 @@ from pathlib import Path
 
 from tapegrad.version import __version__
 
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))  # docstrings.py, reference_pages.py, ...
+
 project = "tapegrad"
 author = "tapegrad contributors"
 copyright = "2026, tapegrad contributors"
 version = release = __version__
 
-extensions = ["myst_nb", "numpydoc", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
-exclude_patterns = ["_build"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "docstrings", "reference_pages", "op_table", "floors_drawing"]
+exclude_patterns = ["_build", "api/_*"]
 nitpicky = True
+# annotations name what has no page here: Python's and Numba's types, private classes
+nitpick_ignore_regex = [(r"py:(class|exc|data)", ".*")]
+
+autodoc_typehints_format = "short"
+autodoc_type_aliases = {"Tensor": "tapegrad.Tensor", "Module": "tapegrad.nn.Module"}
+python_maximum_signature_line_length = 100
+toc_object_entries_show_parents = "hide"
 
 html_theme = "pydata_sphinx_theme"
 html_title = "tapegrad"

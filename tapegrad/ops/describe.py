@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tapegrad.native.dtypes import DTYPE_NAMES
 from tapegrad.ops.registry import Op, constant_of, registry
@@ -71,12 +71,20 @@ def dtypes_of(op: Op) -> str:
     return "all" if len(names) == len(DTYPE_NAMES) else ", ".join(names)
 
 
-def op_table(*, public: bool) -> str:
-    """Return the registry as a Markdown table: name, formula, derivatives, dtypes."""
+def op_table(*, public: bool, orders: Mapping[str, str] | None = None) -> str:
+    """Return the registry as a Markdown table: name, formula, derivatives, dtypes.
+
+    Args:
+        public: whether the public ops are listed; else the others.
+        orders: for each op, what is known of its derivatives, for a last column.
+    """
     lines = ["| op | computes | gradients | dtypes |", "|---|---|---|---|"]
+    if orders is not None:
+        lines = [lines[0] + " checked |", lines[1] + "---|"]
     for name in sorted(name for name, op in registry.items() if op.public == public):
         op = registry[name]
         rules = "<br>".join(f"{operand}: `{text}`" for operand, text in gradients(op).items()) or "—"
         formula = (op.math or op.doc).replace("|", "\\|")
-        lines.append(f"| `{name}({', '.join(op.inputs)})` | {formula} | {rules} | {dtypes_of(op)} |")
+        last = "" if orders is None else f" {orders[name]} |"
+        lines.append(f"| `{name}({', '.join(op.inputs)})` | {formula} | {rules} | {dtypes_of(op)} |{last}")
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping
 from inspect import Parameter, Signature
 from typing import Any
@@ -21,6 +22,7 @@ from tapegrad.runtime.layout import FLOATING, SAME, TO_BOOL
 from tapegrad.runtime.machine import machine
 
 _emit, _new = machine.emit, object.__new__
+families: dict[str, str] = {}  # the module that declares each elementwise function
 _OPERANDS = (Tensor, bool, int, float, np.generic)
 
 
@@ -83,6 +85,7 @@ def elementwise(
         )
     )
     if public:
+        families.update(dict.fromkeys((name, *aliases), sys._getframe(1).f_globals["__name__"]))
         _publish(op, scalars, in_place and result != TO_BOOL, operators, aliases)
     return op
 
