@@ -178,8 +178,8 @@ def index_page() -> list[str]:
     lines = titled("API", "=")
     lines += [
         "Every public name, from the docstrings; their examples run in the tests. ``tg`` stands for ``tapegrad``.",
-        "Names, arguments and exceptions are PyTorch's; where the two differ, :doc:`../differences` says so. Shapes are",
-        "in square brackets: ``[batch, features]``; ``[..., n]`` has any dimensions in front.",
+        "Names, arguments and exceptions are PyTorch's; where the two differ, :doc:`../differences` says so. Shapes",
+        "are in square brackets: ``[batch, features]``; ``[..., n]`` has any dimensions in front.",
         "",
         ".. toctree::",
         "   :maxdepth: 1",
