@@ -16,6 +16,7 @@ from tapegrad.capture.guards import Guards
 from tapegrad.capture.native import NativeFunction
 from tapegrad.capture.notes import recording, release
 from tapegrad.capture.program import Program
+from tapegrad.capture.quick import QuickCall
 from tapegrad.capture.storages import classify, slot_of, storage_of
 from tapegrad.capture.trees import put_together, take_apart
 from tapegrad.capture.variants import Variant
@@ -44,6 +45,7 @@ class Compiled:
         self.variants: list[Variant] = []
         self._native: NativeFunction | None = None
         self._misses = 0  # calls in a row whose guards did not hold and for which there was no program
+        self._quick: QuickCall | None = None
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else _Bound(self, instance)
@@ -122,6 +124,11 @@ class Compiled:
         """Compute what the function computes, by a replay where there is a program for such a call."""
         if machine.capturing:
             return self._function(*args, **kwargs)
+        quick = self._quick
+        if quick is not None and not kwargs:
+            found = quick.run(args)
+            if found is not None:
+                return quick.result(self, args, found)
         tensors: list[Tensor] = []
         structure = take_apart((args, tuple(kwargs.items())), tensors) if kwargs else take_apart(args, tensors)
         modes = _modes()
@@ -141,6 +148,7 @@ class Compiled:
                         self._put_first(variant)
                     for call in variant.program.notes.deferred:
                         call()
+                    self._quick = QuickCall(variant) if QuickCall.fits(variant) else None
                     return self._assemble(variant, tensors, outputs)
                 if not variant.refused(found):
                     raise_status(found)

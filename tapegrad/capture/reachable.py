@@ -21,14 +21,14 @@ Found = tuple[Any, Any, Any]  # container, key, value
 class Attributes:
     """Gives an object's attributes, those of its class too, by name."""
 
-    __slots__ = ("_of",)
+    __slots__ = ("of",)
 
     def __init__(self, of: Any) -> None:
-        self._of = of
+        self.of = of
 
     def __getitem__(self, key: str) -> Any:
         try:
-            return getattr(self._of, key)
+            return getattr(self.of, key)
         except AttributeError:
             raise KeyError(key) from None
 
@@ -36,13 +36,13 @@ class Attributes:
 class Items:
     """Gives the items of a dict, None for what is not there, without making them as a defaultdict would."""
 
-    __slots__ = ("_get",)
+    __slots__ = ("of",)
 
     def __init__(self, of: dict[Any, Any]) -> None:
-        self._get = functools.partial(dict.get, of)
+        self.of = of
 
     def __getitem__(self, key: Any) -> Any:
-        return self._get(key)
+        return dict.get(self.of, key)
 
 
 @functools.cache

@@ -109,6 +109,7 @@ class Optimizer:
         """Make what is no part of the pickled object."""
         self._hooks: dict[str, Hooks] = {kind: OrderedDict() for kind in _HOOKS}
         self._numbers: dict[Any, Numbers] = {}
+        self._refreshed: list[list[Any]] = []  # what the groups held when all numbers were brought up to date
 
     def __getstate__(self) -> dict[str, Any]:
         return {"defaults": self.defaults, "state": self.state, "param_groups": self.param_groups}
@@ -164,7 +165,7 @@ class Optimizer:
 
     def refresh_numbers(self) -> None:
         """Bring the tensors that hold the groups' numbers up to date, as a step does, without taking one."""
-        if not self.keeps_numbers():
+        if self._refreshed == [list(group.values()) for group in self.param_groups] or not self.keeps_numbers():
             return
         self._only_numbers = True
         try:
@@ -172,6 +173,8 @@ class Optimizer:
                 self._update(number, group)
         finally:
             self._only_numbers = False
+        if not any(numbers.from_tensor for numbers in self._numbers.values()):
+            self._refreshed = [list(group.values()) for group in self.param_groups]
 
     @classmethod
     def keeps_numbers(cls) -> bool:
@@ -189,8 +192,10 @@ class Optimizer:
         numbers = self._numbers.get(key)
         if numbers is None or len(numbers.values) != len(values):
             numbers = self._numbers[key] = Numbers(values)
+            self._refreshed = []
         elif numbers.values != values or numbers.from_tensor:
             numbers.set(values)
+            self._refreshed = []
         return numbers.handle
 
     def _rows(self, group: Group, names: tuple[str, ...], numbers: int) -> list[Row]:

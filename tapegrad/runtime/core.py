@@ -22,6 +22,7 @@ from tapegrad.native.stamp import is_known_processor
 from tapegrad.native.store import say, say_of_other_machines
 from tapegrad.runtime.emit import emit
 from tapegrad.runtime.entry_points import ENTRY_POINTS
+from tapegrad.runtime.guard_entries import GUARD_ENTRY_POINTS
 from tapegrad.runtime.native_calls import call_program, call_scalar
 from tapegrad.runtime.python_entries import PYTHON_ENTRY_POINTS
 from tapegrad.runtime.replay import REPLAY_ENTRY_POINTS, run_program, run_steps
@@ -31,7 +32,14 @@ from tapegrad.runtime.value_entries import VALUE_ENTRY_POINTS
 
 _FOUR_INTS = "int64(int64, int64, int64, int64)"
 
-_ENTRY_POINTS = ENTRY_POINTS | PYTHON_ENTRY_POINTS | SWEEP_ENTRY_POINTS | VALUE_ENTRY_POINTS | REPLAY_ENTRY_POINTS
+_ENTRY_POINTS = (
+    ENTRY_POINTS
+    | PYTHON_ENTRY_POINTS
+    | SWEEP_ENTRY_POINTS
+    | VALUE_ENTRY_POINTS
+    | REPLAY_ENTRY_POINTS
+    | GUARD_ENTRY_POINTS
+)
 ENTRY_NAMES = tuple(_ENTRY_POINTS)
 
 CORE: dict[str, tuple[Callable[..., Any], str]] = {
