@@ -1005,6 +1005,119 @@ def a_learning_rate_in_a_tensor(wrap):
     return call
 
 
+def scheduled(wrap, schedule, use):
+    """Return a call of a step that uses its optimiser's and its schedule's state, with the schedule outside of it."""
+    weight = tg.ones(3, requires_grad=True)
+    opt = optim.SGD([weight], lr=0.5)
+    scheduler = schedule(opt)
+
+    def step(x):
+        opt.zero_grad()
+        loss = (weight * x).sum()
+        loss.backward()
+        opt.step()
+        return loss + use(opt, scheduler)
+
+    step = wrap(step)
+
+    def call(k):
+        found = step(tg.ones(3)).item()
+        scheduler.step()
+        return found
+
+    return call
+
+
+@footgun(WORKS)
+def a_learning_rate_read_in_the_function(wrap):
+    return scheduled(wrap, lambda o: optim.lr_scheduler.StepLR(o, 5), lambda o, s: o.param_groups[0]["lr"])
+
+
+@footgun(WORKS)
+def the_last_learning_rate_of_a_schedule_read_in_the_function(wrap):
+    return scheduled(wrap, lambda o: optim.lr_scheduler.StepLR(o, 5), lambda o, s: s.get_last_lr()[0])
+
+
+@footgun("'last_epoch' was")
+def the_count_of_a_schedule_read_in_the_function(wrap):
+    return scheduled(wrap, lambda o: optim.lr_scheduler.StepLR(o, 5), lambda o, s: s.last_epoch // 3)
+
+
+@footgun("'lr' was")
+def a_learning_rate_changed_by_hand_in_the_function(wrap):
+    def use(opt, scheduler):
+        for group in opt.param_groups:
+            group["lr"] *= 0.75
+        return 0
+
+    return scheduled(wrap, lambda o: optim.lr_scheduler.StepLR(o, 100), use)
+
+
+@footgun(WORKS)
+def a_schedule_of_ones_own_inside(wrap):
+    class Mine(optim.lr_scheduler.LRScheduler):
+        def get_lr(self):
+            return [base / (1 + self.last_epoch) for base in self.base_lrs]
+
+        def step(self, epoch=None):
+            super().step(epoch)
+            self.extra = self.last_epoch
+
+    return scheduled(wrap, Mine, lambda o, s: s.step() or 0)
+
+
+@footgun("before its optimiser")
+def a_schedule_that_steps_before_its_optimiser(wrap):
+    weight = tg.ones(3, requires_grad=True)
+    opt = optim.SGD([weight], lr=0.5)
+    scheduler = optim.lr_scheduler.ExponentialLR(opt, 0.9)
+    opt.step()
+
+    def step(x):
+        opt.zero_grad()
+        (weight * x).sum().backward()
+        scheduler.step()
+        opt.step()
+        return weight.sum()
+
+    step = wrap(step)
+    return lambda k: step(tg.ones(3)).item()
+
+
+@footgun(WORKS)
+def two_optimisers_with_schedules_of_their_own(wrap):
+    weights = [tg.ones(3, requires_grad=True) for _ in range(2)]
+    opts = [optim.SGD([weight], lr=0.5) for weight in weights]
+    schedulers = [optim.lr_scheduler.ExponentialLR(opt, 0.9) for opt in opts]
+
+    def step(x):
+        for weight, opt, scheduler in zip(weights, opts, schedulers, strict=True):
+            opt.zero_grad()
+            (weight * x).sum().backward()
+            opt.step()
+            scheduler.step()
+        return weights[0].sum() + weights[1].prod()
+
+    step = wrap(step)
+    return lambda k: step(tg.ones(3)).item()
+
+
+@footgun(WORKS)
+def a_schedule_of_warm_restarts_inside(wrap):
+    restarts = lambda o: optim.lr_scheduler.CosineAnnealingWarmRestarts(o, 3)  # noqa: E731
+    return scheduled(wrap, restarts, lambda o, s: s.step() or 0)
+
+
+@footgun(WORKS)
+def parameters_of_groups_clipped_in_the_function(wrap):
+    def use(opt, scheduler):
+        for group in opt.param_groups:
+            nn.utils.clip_grad_norm_(group["params"], 1.0)
+        return 0
+
+    return scheduled(wrap, lambda o: optim.lr_scheduler.ExponentialLR(o, 0.9), use)
+
+
 @footgun(WORKS)
 def requires_grad_toggled(wrap):
     net, opt = model()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,12 +11,13 @@ import numpy as np
 
 from tapegrad.capture.checking import Trial
 from tapegrad.capture.compare import first_difference, form_of
-from tapegrad.capture.epochs import Epoch
+from tapegrad.capture.epochs import Epoch, epoch_of_batches, run_batches
 from tapegrad.capture.errors import CaptureError
 from tapegrad.capture.guards import Guards
 from tapegrad.capture.native import NativeFunction
 from tapegrad.capture.notes import recording, release
 from tapegrad.capture.program import Program
+from tapegrad.capture.progress import Progress
 from tapegrad.capture.quick import QuickCall
 from tapegrad.capture.storages import classify, slot_of, storage_of
 from tapegrad.capture.trees import put_together, take_apart
@@ -61,23 +63,31 @@ class Compiled:
     def epoch(
         self,
         *arrays: Any,
-        batch_size: int,
+        batch_size: int | None = None,
         shuffle: bool = False,
         generator: Any = None,
         drop_last: bool = False,
         callback: Callable[[int, Any], Any] | None = None,
         every: int = 100,
+        progress: bool = False,
     ) -> Any:
         """Call the function with batch after batch of some arrays, in compiled code once there is a program for it.
 
         Args:
             *arrays: tensors or NumPy arrays [rows, ...], of the same number of rows; the function gets as many batches.
+                Or one DataLoader, or another iterable of batches: then the next four do not count. A loader of tensors
+                in memory runs in compiled code as well.
             batch_size: rows of a batch.
             shuffle: take the rows in the order of ``tg.randperm(rows, generator=generator)``.
             generator: the source of the order; by default the library's own.
             drop_last: leave out the last rows if they do not fill a batch.
             callback: called as ``callback(steps, results)`` every ``every`` steps, ``results`` being what this returns.
             every: see ``callback``.
+            progress: show the steps that are done on the standard error stream, from another thread.
+
+        Between two calls of compiled code, some 50 ms each, Ctrl-C and callbacks find everything as after a step. What
+        they raise ends the epoch there. Schedules may step in the function. To augment batches, let the function do so:
+        ``tg.rand`` and its kin draw other numbers for each.
 
         Returns:
             What the function returns, each tensor in it with a new first dimension that counts the steps.
@@ -92,18 +102,39 @@ class Compiled:
             >>> total.epoch(tg.arange(10.0), batch_size=2)
             tensor([ 1.,  5.,  9., 13., 17.])
         """
-        return self._epoch((), arrays, batch_size, shuffle, generator, drop_last, callback, every)
+        return self._epoch((), arrays, batch_size, shuffle, generator, drop_last, callback, every, progress)
 
     def _epoch(self, leading: tuple[Any, ...], arrays: Sequence[Any], *options: Any) -> Any:
-        batch_size, shuffle, generator, drop_last, callback, every = options
+        batch_size, shuffle, generator, drop_last, callback, every, progress = options
+        after = (every, callback, leading)
+        if every < 1:
+            raise ValueError(f"epoch: expected every to be positive, got {every}")
+        if len(arrays) == 1 and not hasattr(arrays[0], "shape") and batch_size is None:
+            batches = iter(arrays[0])
+            rows = getattr(batches, "in_order", None)
+            epoch = epoch_of_batches(rows, batches, self, *after) if rows is not None else None
+            if epoch is None:
+                return run_batches(batches, self, *after)
+        else:
+            epoch = self._epoch_of_arrays(arrays, batch_size, shuffle, generator, drop_last, after)
+        with Progress(epoch.done, epoch.steps) if progress else contextlib.nullcontext():
+            return epoch.run()
+
+    def _epoch_of_arrays(
+        self,
+        arrays: Sequence[Any],
+        batch_size: int | None,
+        shuffle: bool,
+        generator: Any,
+        drop_last: bool,
+        after: tuple[Any, ...],
+    ) -> Epoch:
         tensors = [from_numpy(array) if isinstance(array, np.ndarray) else array for array in arrays]
         lengths = [len(tensor) for tensor in tensors]
-        if not tensors or len(set(lengths)) > 1 or batch_size < 1 or every < 1:
-            raise ValueError(
-                f"epoch: expected arrays of one length, got lengths {lengths}, batch_size={batch_size}, every={every}"
-            )
+        if not tensors or len(set(lengths)) > 1 or batch_size is None or batch_size < 1:
+            raise ValueError(f"epoch: expected arrays of one length, got lengths {lengths}, batch_size={batch_size}")
         order = functions["randperm"](lengths[0], generator=generator) if shuffle else None
-        return Epoch(self, tensors, batch_size, order, drop_last, every, callback, leading).run()
+        return Epoch(self, tensors, batch_size, order, drop_last, *after)
 
     def ready(self, args: tuple[Any, ...]) -> Variant | None:
         """Return the variant that would be replayed for a call with these arguments, or None.
@@ -275,15 +306,16 @@ class _Bound:
     def epoch(
         self,
         *arrays: Any,
-        batch_size: int,
+        batch_size: int | None = None,
         shuffle: bool = False,
         generator: Any = None,
         drop_last: bool = False,
         callback: Callable[[int, Any], Any] | None = None,
         every: int = 100,
+        progress: bool = False,
     ) -> Any:
         """Call the method with batch after batch of some arrays; see ``Compiled.epoch``."""
-        options = (batch_size, shuffle, generator, drop_last, callback, every)
+        options = (batch_size, shuffle, generator, drop_last, callback, every, progress)
         return self._compiled._epoch((self._instance,), arrays, *options)
 
 

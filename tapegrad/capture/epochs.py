@@ -8,11 +8,12 @@ and callbacks run, with everything as after a step.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
+from tapegrad.capture.schedules import Ahead
 from tapegrad.capture.trees import put_together, take_apart
 from tapegrad.capture.variants import Variant
 from tapegrad.native.dtypes import ITEM_BYTES, NUMPY_DTYPES
@@ -22,6 +23,7 @@ from tapegrad.runtime.handle import Tensor
 from tapegrad.runtime.machine import machine
 from tapegrad.tensor.construct import from_numpy
 from tapegrad.tensor.convert import array_of
+from tapegrad.utils.data.columns import OrderedBatches
 
 _SECONDS = 0.05  # of a compiled call
 _INT64 = np.dtype(np.int64)
@@ -64,12 +66,14 @@ class Epoch:
     ) -> None:
         self._step, self._leading = step, leading
         self._arrays = [_contiguous(array) for array in arrays]
-        self._rows, self._batch = len(self._arrays[0]), batch_size
         self._order = None if order is None else _contiguous(order)
+        self._rows, self._batch = len(self._arrays[0] if order is None else order), batch_size
         self._full = self._rows // batch_size
         self._steps = self._full if drop_last else -(-self._rows // batch_size)
         self._every, self._callback = every, callback
         self._done = 0
+        self._running: Any = None  # words whose first one counts the steps while compiled code runs
+        self.moved: Callable[[int], Any] | None = None  # is told how many steps are done when some are
         self._structure: Any = None
         self._records: list[Any] = []  # of each result an array with a row for each step
         self._batches: list[Tensor] | None = None
@@ -84,9 +88,21 @@ class Epoch:
                 self._one_step()
             else:
                 self._many_steps(variant, self._limit())
+            if self.moved is not None:
+                self.moved(self._done)
             if self._callback is not None and self._done // self._every > before // self._every:
                 self._callback(self._done, self._results())
         return self._results()
+
+    @property
+    def steps(self) -> int:
+        """How many steps there are."""
+        return self._steps
+
+    def done(self) -> int:
+        """Return how many steps were taken, for whatever thread asks."""
+        running = self._running
+        return self._done if running is None else int(running[0])
 
     def _limit(self) -> int:
         """Return how many full batches may go into one compiled call."""
@@ -113,11 +129,7 @@ class Epoch:
                 for tensor in tensors
             ]
         for record, tensor in zip(self._records, tensors, strict=True):
-            if tuple(tensor.shape) != record.shape[1:]:
-                raise RuntimeError(
-                    f"epoch: the step returned a tensor of shape {list(record.shape[1:])} first and one of shape "
-                    f"{list(tensor.shape)} now: return the same shapes for each batch, or use drop_last=True"
-                )
+            _expect_same(record.shape[1:], tuple(tensor.shape))
             record[self._done] = array_of(tensor)
         self._done += 1
 
@@ -130,28 +142,43 @@ class Epoch:
                 functions["empty"](self._batch, *array.shape[1:], dtype=array.dtype) for array in self._arrays
             ]
         variant = self._step.ready((*self._leading, *self._batches))
-        if variant is None or variant.program is None or variant.program.notes.deferred:
+        if variant is None or variant.program is None:
             return None
         # every result must be one that the program makes
         return variant if all(kind == "output" for kind, _ in variant.returned) else None
 
     def _many_steps(self, variant: Variant, count: int) -> None:
-        program, batches = variant.program, self._batches
-        assert program is not None
-        assert batches is not None
-        variant.refresh()
-        words = np.array(self._words(variant, count), _INT64)
-        start = time.perf_counter()
-        status = program.run_steps([tensor._handle for tensor in batches], words.ctypes.data)
-        taken = time.perf_counter() - start
-        done = int(words[0]) - self._done
-        self._done += done
-        if status < 0:
-            if done == 0 and variant.refused(status):
-                self._one_step()
-                return
+        """Replay the program on up to ``count`` batches in one call; schedules that step in it are asked before."""
+        assert variant.program is not None
+        ahead = Ahead(variant) if variant.program.notes.deferred else None
+        before, start = self._done, time.perf_counter()
+        try:
+            status = self._run(variant, ahead, count)
+        finally:  # Ctrl-C may come anywhere in between
+            if self._running is not None:
+                self._done, self._running = int(self._running[0]), None
+            done = self._done - before
+            if ahead is not None and done < count:
+                ahead.take_back(done)
+        if status < 0 and (done > 0 or not variant.refused(status)):
             raise_status(status)
+        if done == 0:  # the program was refused, or a number of an optimiser has become 0
+            self._one_step()
+            return
+        taken = time.perf_counter() - start
         self._chunk = max(1, min(4 * self._chunk, int(_SECONDS * done / max(taken, 1e-9))))
+
+    def _run(self, variant: Variant, ahead: Ahead | None, count: int) -> int:
+        assert variant.program is not None
+        assert self._batches is not None
+        if ahead is None:
+            variant.refresh()
+        else:
+            ahead.fill(count)
+            count = ahead.count
+        words = self._words(variant, count) + ([0] if ahead is None else ahead.words())
+        self._running = np.array(words, _INT64)
+        return variant.program.run_steps([tensor._handle for tensor in self._batches], self._running.ctypes.data)
 
     def _words(self, variant: Variant, count: int) -> list[int]:
         assert variant.program is not None
@@ -172,6 +199,60 @@ class Epoch:
         if self._structure is None:
             return None
         return put_together(self._structure, lambda k: from_numpy(self._records[k][: self._done]))
+
+
+def epoch_of_batches(rows: OrderedBatches, epoch: Any, step: Step, *options: Any) -> Epoch | None:
+    """Return the epoch of a loader whose batches are rows of tensors in memory; None where they are not.
+
+    Args:
+        rows: the batches.
+        epoch: the loader's iteration, which is told how many batches were taken.
+        step: the captured function.
+        options: see ``Epoch``, from ``every`` on.
+    """
+    arrays, order = rows.arrays(), rows.rest()
+    if arrays is None or order is None:
+        return None
+    found = Epoch(step, arrays, rows.size, order, False, *options)
+    before = epoch.batches
+
+    def moved(done: int) -> None:
+        epoch.batches, rows.start = before + done, min(done * rows.size, len(order))
+        epoch.ended = done == found.steps
+
+    found.moved = moved
+    return found
+
+
+def run_batches(
+    batches: Iterable[Any], step: Step, every: int, callback: Callable[[int, Any], Any] | None, leading: tuple[Any, ...]
+) -> Any:
+    """Call a captured function with batches, one by one; return what ``Epoch.run`` returns."""
+    structure: Any = None
+    records: list[list[Any]] = []
+
+    def results() -> Any:
+        return structure and put_together(structure, lambda k: from_numpy(np.stack(records[k])))
+
+    for number, batch in enumerate(batches, 1):
+        tensors: list[Tensor] = []
+        found = step(*leading, *(batch if isinstance(batch, list | tuple) else (batch,)))
+        structure = take_apart(found, tensors)
+        records = records or [[] for _ in tensors]
+        for record, tensor in zip(records, tensors, strict=True):
+            record.append(array_of(tensor).copy())
+            _expect_same(record[0].shape, record[-1].shape)
+        if callback is not None and number % every == 0:
+            callback(number, results())
+    return results()
+
+
+def _expect_same(first: tuple[int, ...], now: tuple[int, ...]) -> None:
+    if first != now:
+        raise RuntimeError(
+            f"epoch: the step returned a tensor of shape {list(first)} first and one of shape {list(now)} now: return "
+            "the same shapes for each batch, or use drop_last=True"
+        )
 
 
 def _contiguous(tensor: Tensor) -> Tensor:

@@ -25,9 +25,11 @@ from tapegrad.capture.reachable import (
     iterator_state_of,
     names_of,
     random_state_of,
+    words_of,
 )
 from tapegrad.capture.slots import native_slot
 from tapegrad.nn.module import Module
+from tapegrad.optim.lr_scheduler import LRScheduler
 from tapegrad.optim.optimizer import Optimizer
 from tapegrad.runtime import guard_entries
 from tapegrad.runtime.handle import Tensor
@@ -65,10 +67,14 @@ class Guards:
         self._zeros: list[tuple[Any, str, bool]] = []
         self._numbers: list[Any] = []  # as they were last
         self._hidden: list[tuple[str, Callable[[], Any], Any]] = []  # states that change without a trace
+        self._words_in_code: set[str] = {*words_of(function)}
+        self._optimizers: list[Optimizer] = []
+        self._schedules: list[LRScheduler] = []
         for found in names_of(function):
             self._note(*found, 0)
         for value in objects:
             self._visit(value, 0)
+        self._note_numbers()
         self._lengths = list(map(len, self._sized))
         self._flags = list(map(machine.flags_of, self._handles))
         self._random = global_random_states()
@@ -89,8 +95,9 @@ class Guards:
         flags = list(zip(self._handles, self._flags, strict=True))
         self._rows = [np.array(rows, np.int64).reshape(-1) for rows in (items, lengths, flags)]
         words = np.zeros(guard_entries.GUARD_WORDS, np.int64)
-        for k, (rows, array) in enumerate(zip((items, lengths, flags), self._rows, strict=True)):
-            words[2 * k], words[2 * k + 1] = len(rows), array.ctypes.data
+        counts = (len(items), len(lengths), len(flags))
+        for k, (count, array) in enumerate(zip(counts, self._rows, strict=True)):
+            words[2 * k], words[2 * k + 1] = count, array.ctypes.data
         return words
 
     def hold(self) -> bool:
@@ -101,7 +108,7 @@ class Guards:
 
     def hold_in(self, modes: int) -> bool:
         """Return whether all objects are the same ones as before, and a thread's modes are these."""
-        return machine.objects_hold(self._address) == modes and self._contents_hold()  # type: ignore[no-any-return]
+        return bool(machine.objects_hold(self._address) == modes) and self._contents_hold()
 
     def _hold_slowly(self) -> bool:
         """Return whether everything is the same object as it was, or an equal plain value."""
@@ -201,6 +208,9 @@ class Guards:
         elif isinstance(value, tuple):  # which has the same items for ever
             for item in value:
                 self._visit(item, depth + 1)
+        elif isinstance(value, LRScheduler):  # whose steps replays take too
+            self._schedules.append(value)
+            self._visit(value.optimizer, depth + 1)
         elif isinstance(value, list | deque):
             self._sized.append(value)
             self._note_all(((value, k, item) for k, item in enumerate(value)), depth)
@@ -220,6 +230,7 @@ class Guards:
                 self._note_all(class_attributes_of(value), depth)
         elif isinstance(value, types.FunctionType | types.MethodType) or hasattr(value, "__wrapped__"):
             if is_of_the_program(value.__module__ or ""):
+                self._words_in_code |= words_of(value)
                 self._note_all(names_of(value), depth)
         elif isinstance(value, staticmethod | classmethod):
             self._visit(value.__func__, depth)
@@ -255,11 +266,24 @@ class Guards:
             self._sized.append(group["params"])
             for k, param in enumerate(group["params"]):
                 self._note(group["params"], k, param, depth + 1)
-            for name, option in group.items():
+        self._optimizers.append(optimizer)
+
+    def _note_numbers(self) -> None:
+        """Note the optimisers' options; of numbers, which replays read anew, only what the function's code names."""
+        named = self._words_in_code
+        for optimizer in self._optimizers:
+            for group, name in [(options, name) for options in optimizer.param_groups for name in options]:
+                option = group[name]
+                is_read = ("param_groups" in named and name in named) or (name == "lr" and "get_last_lr" in named)
                 if isinstance(option, int | float) and not isinstance(option, bool) and optimizer.keeps_numbers():
                     self._zeros.append((group, name, option == 0))
+                    if is_read:
+                        self._note(group, name, option, _DEPTH)
                 elif isinstance(option, PLAIN):
-                    self._note(group, name, option, depth + 1)
+                    self._note(group, name, option, _DEPTH)
+        for schedule in self._schedules:
+            for name in vars(schedule).keys() & named - {"optimizer"}:
+                self._note(vars(schedule), name, vars(schedule)[name], 0)
 
 
 _PARTS = ("func", "args", "keywords")  # of a functools.partial

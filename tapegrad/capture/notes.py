@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import mmap
 import threading
 from collections.abc import Callable, Iterator
@@ -98,7 +99,7 @@ class Notes:
         data: storages that were made of Python's data.
         deferred: what the call has done in Python and a replay must do after the program: schedules' steps.
         refreshers: what must be called before a replay, to bring numbers in memory (learning rates) up to date.
-        updated: whether an operation came after one of these.
+        updated: whether an optimiser has stepped after its schedule.
         gradients: of every leaf that had one before or has one now its slot: the handles (before, now), -1 for none.
     """
 
@@ -165,10 +166,13 @@ def recording() -> Iterator[Notes]:
     notes.data = set(machine.made_of_data)
     notes.refreshers = list(machine.refreshers.values())
     notes.deferred = [call for call, _ in machine.deferred]
-    notes.updated = any(place < top for _, place in machine.deferred)
     after = _gradients()
     notes.gradients = {slot: (before.get(slot, -1), after.get(slot, -1)) for slot in before.keys() | after.keys()}
-    notes.instructions = list(_decode(words[:top]))
+    places, notes.instructions = _decode(words[:top])
+    for call, place in machine.deferred:
+        numbers = _numbers_of(call)
+        later = notes.instructions[bisect.bisect_left(places, place) :]
+        notes.updated |= any(not numbers.isdisjoint(instruction.operand_storages) for instruction in later)
     for instruction in notes.instructions:
         if instruction.op.shape_from_values:
             release(notes)
@@ -200,15 +204,25 @@ def release(notes: Notes) -> None:
     notes.slots, notes.storages = set(), set()
 
 
-def _decode(words: Any) -> Iterator[Instruction]:
+def _numbers_of(call: Any) -> set[int]:
+    """Return the storages of the numbers of the optimiser whose schedule a deferred call steps."""
+    rows = machine.table("handles")["slot"], machine.table("slots")["storage"]
+    handles = [numbers.handle for numbers in call.func.__self__.optimizer._numbers.values()]
+    return {int(rows[1][rows[0][handle]]) for handle in handles}
+
+
+def _decode(words: Any) -> tuple[list[int], list[Instruction]]:
+    """Return where each note begins, and what they say."""
     values, at = words.tolist(), 0
+    places, found = [], []
     while at < len(values):
         note = values[at : at + values[at + NOTE_LENGTH]]
         frame = note[NOTE_FRAME:]
         inputs = frame[3]
         first = FRAME_INPUTS + inputs
         storages = first + frame[4]
-        yield Instruction(
+        places.append(at)
+        instruction = Instruction(
             op=op_of_code(note[NOTE_OP]),
             kind=note[NOTE_KIND],
             kernel=note[NOTE_KERNEL],
@@ -220,4 +234,6 @@ def _decode(words: Any) -> Iterator[Instruction]:
             result_storages=frame[storages : storages + MAX_OUTPUTS],
             operand_storages=frame[storages + MAX_OUTPUTS : storages + MAX_OUTPUTS + inputs],
         )
+        found.append(instruction)
         at += note[NOTE_LENGTH]
+    return places, found

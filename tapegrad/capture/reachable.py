@@ -119,6 +119,23 @@ def _names_in(code: types.CodeType) -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(names), frozenset(attributes)
 
 
+def words_of(function: Any) -> frozenset[str]:
+    """Return the names of attributes and the texts in a function's code."""
+    function = getattr(function, "__func__", function)
+    return _words_in(function.__code__) if isinstance(function, types.FunctionType) else frozenset()
+
+
+@functools.cache
+def _words_in(code: types.CodeType) -> frozenset[str]:
+    found = {*code.co_names}
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            found |= _words_in(constant)
+        elif isinstance(constant, str):
+            found.add(constant)
+    return frozenset(found)
+
+
 def attributes_of(value: Any) -> Iterator[Found]:
     """Yield an object's own attributes, those in slots too."""
     own = getattr(value, "__dict__", {})

@@ -107,7 +107,9 @@ def classify(notes: Notes, arguments: Sequence[Tensor]) -> Storages:
         else:
             found.kept.add(storage)
     if notes.updated:
-        found.problem = "a learning rate schedule steps before other operations: call its step() last, or outside"
+        found.problem = (
+            "a learning rate schedule steps before its optimiser: call its step() after the optimiser's, or outside"
+        )
     for instruction in notes.instructions:
         if any(storage in found.outside and refs[storage] <= 0 for storage in instruction.reads()):
             found.problem = (

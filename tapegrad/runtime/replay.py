@@ -201,13 +201,18 @@ def run_steps(program, steps):
 
     ``steps`` is the address of words: first batch, their number, rows of a batch, address of the rows' order (0: as
     they lie), number of arrays, for each the addresses of rows and batch and the bytes of a row, number of outputs, for
-    each its address, that of the record and the bytes. Returns 0, or the status of the step that failed; the number of
+    each its address, that of the record and the bytes, number of tables, for each its address, where the program reads
+    a row of it and the bytes: a row for each step. Returns 0, or the status of the step that failed; the number of
     steps done is added to the first word.
     """
     words = int64_at(steps)
     rows, order, arrays = words[2], words[3], words[4]
     outputs = 5 + 3 * arrays
-    for _ in range(words[1]):
+    tables = outputs + 1 + 3 * words[outputs]
+    for step in range(words[1]):
+        for k in range(words[tables]):
+            at = tables + 1 + 3 * k
+            _copy_row(words[at + 1], words[at] + step * words[at + 2], words[at + 2])
         first = words[0] * rows
         for k in range(arrays):
             source, batch, size = words[5 + 3 * k], words[6 + 3 * k], words[7 + 3 * k]

@@ -66,7 +66,7 @@ class ChainedScheduler(_CombinedLR):
         self._schedulers = schedulers
         self._last_lr = values_of(self.optimizer, "lr")
 
-    def step(self) -> None:  # type: ignore[override]
+    def step(self) -> None:
         """Step every schedule."""
         for scheduler in self._schedulers:
             scheduler.step()
@@ -109,7 +109,7 @@ class SequentialLR(_CombinedLR):
         first._initial_step()
         self._last_lr = first.get_last_lr()
 
-    def step(self) -> None:  # type: ignore[override]
+    def step(self) -> None:
         """Step the schedule whose turn it is."""
         self.last_epoch += 1
         number = bisect_right(self._milestones, self.last_epoch)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import threading
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from tapegrad.optim.group import Group
@@ -63,6 +65,29 @@ def _copied(value: Any) -> Any:
     return value.clone() if isinstance(value, Tensor) else value
 
 
+_stepping = threading.local()
+
+
+def _replayed(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a ``step`` that a captured function's replays take too, after what they compute.
+
+    A schedule made of others steps these: only the outermost step is to be taken again.
+    """
+
+    @functools.wraps(step)
+    def stepped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if machine.capturing != threading.get_ident() or getattr(_stepping, "inside", False):
+            return step(self, *args, **kwargs)
+        machine.deferred.append((functools.partial(self.step, *args, **kwargs), int(machine.state["capture_top"])))
+        _stepping.inside = True
+        try:
+            return step(self, *args, **kwargs)
+        finally:
+            _stepping.inside = False
+
+    return stepped
+
+
 class LRScheduler:
     """Sets the learning rates of an optimiser's groups at each step.
 
@@ -80,6 +105,11 @@ class LRScheduler:
 
     _get_lr_called_within_step = False
     _is_initial = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "step" in cls.__dict__:
+            cls.step = _replayed(cls.__dict__["step"])  # type: ignore[method-assign]
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         expect_optimizer(optimizer)
@@ -107,6 +137,7 @@ class LRScheduler:
         finally:
             self._is_initial = False
 
+    @_replayed
     def step(self, epoch: int | None = None) -> None:
         """Go on to the next learning rate, or, which is deprecated, to that of an epoch.
 
@@ -118,8 +149,6 @@ class LRScheduler:
                 warnings.warn(_OVERRIDDEN, UserWarning, stacklevel=2)
             elif not self.optimizer._opt_called:
                 warnings.warn(_WRONG_ORDER, UserWarning, stacklevel=2)
-        if machine.capturing:
-            machine.deferred.append((functools.partial(self.step, epoch), int(machine.state["capture_top"])))
         self._step_count += 1
         if epoch is not None:
             warnings.warn(EPOCH_IS_DEPRECATED, UserWarning, stacklevel=2)

@@ -10,7 +10,7 @@ from typing import Any
 from tapegrad.ops.random import Generator, thread_generator
 from tapegrad.runtime.handle import Tensor
 from tapegrad.utils.data.collate import default_collate, default_convert
-from tapegrad.utils.data.columns import columns_of, listed_batches, ordered_batches
+from tapegrad.utils.data.columns import OrderedBatches, columns_of, listed_batches
 from tapegrad.utils.data.crew import Crew, WorkerBatches
 from tapegrad.utils.data.dataset import IterableDataset
 from tapegrad.utils.data.fetch import make_fetch
@@ -188,7 +188,7 @@ class DataLoader:
         order = self._whole_order() if columns else None
         if columns and order is not None:
             batch_sampler: Any = self.batch_sampler
-            return ordered_batches(columns, order, batch_sampler.batch_size, batch_sampler.drop_last, skip)
+            return OrderedBatches(columns, order, batch_sampler.batch_size, batch_sampler.drop_last, skip)
         lists = self._lists(skip)
         if columns:
             return listed_batches(columns, lists)
@@ -281,6 +281,11 @@ class _Epoch:
 
     def __len__(self) -> int:
         return len(self.loader)
+
+    @property
+    def in_order(self) -> OrderedBatches | None:
+        """The batches to come, where they are rows of tensors in memory, in an order that is known."""
+        return self._rest if isinstance(self._rest, OrderedBatches) else None
 
 
 def _skipped(batches: Iterator[Any], count: int) -> Iterator[Any]:
