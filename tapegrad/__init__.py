@@ -3,7 +3,7 @@
 from math import e, inf, nan, pi
 from typing import Any
 
-from tapegrad import autograd, cuda, datasets, func, linalg, nn, optim, serialization, special, utils
+from tapegrad import autograd, cuda, datasets, func, library, linalg, nn, optim, serialization, special, utils
 from tapegrad.autograd import (
     enable_grad,
     inference_mode,
@@ -94,6 +94,7 @@ __all__ = [
     "int64",
     "is_grad_enabled",
     "is_inference_mode_enabled",
+    "library",
     "linalg",
     "load",
     "load_program",

@@ -7,7 +7,8 @@ from pathlib import Path
 FLOORS = [
     {"__main__", "cli", "demo", "info", "warmup"},
     {"tapegrad"},  # the package's own __init__, which gathers what is public
-    {"cuda", "func", "linalg", "nn", "optim", "special", "utils", "datasets", "serialization", "capture", "viz"}
+    {"cuda", "func", "library", "linalg", "nn", "optim", "special", "utils", "datasets", "serialization"}
+    | {"capture", "viz"}
     | {"profile", "interop", "distributed"},
     {"autograd"},
     {"tensor"},

@@ -15,7 +15,7 @@ MODULES = [
     *("tapegrad", "nn", "nn.functional", "nn.init", "nn.utils", "nn.utils.rnn", "nn.utils.parametrize"),
     *("nn.utils.parametrizations", "optim", "optim.lr_scheduler", "optim.swa_utils"),
     *("autograd", "autograd.functional", "func", "linalg", "special", "utils", "utils.data"),
-    *("datasets", "serialization", "capture", "viz", "cuda"),
+    *("datasets", "serialization", "capture", "viz", "cuda", "library"),
 ]
 # "see ``conv2d``", "arguments as conv2d's", "In-place form of ``relu``", "Return ``empty`` of the shape"
 REFERENCE = re.compile(

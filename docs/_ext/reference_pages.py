@@ -55,6 +55,7 @@ MODULE_PAGES = [
     ("data", "utils.data: data sets and loaders", "utils.data"),
     ("datasets", "datasets: real data without downloads", "datasets"),
     ("serialization", "serialization: files", "serialization"),
+    ("library", "library: ops of your own", "library"),
     ("capture", "compile, programs and .njit", "capture"),
     ("viz", "The tape, looked at", "viz"),
     ("cuda", "cuda: what there is instead", "cuda"),

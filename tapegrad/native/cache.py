@@ -39,15 +39,16 @@ def cache_counts() -> dict[str, int]:
     return dict(_counts)
 
 
-def compile_function(function: Callable[..., Any], key: str, signature: str) -> int:
+def compile_function(function: Callable[..., Any], key: str, signature: str, *, on_disk: bool = True) -> int:
     """Return the address of ``function`` compiled for ``signature``, from the disk cache where it is there.
 
     Args:
         function: a Python function that Numba compiles in nopython mode, which neither raises nor allocates.
         key: a name that tells apart every function of this package, closures' parameters included.
         signature: a Numba signature such as ``"int64(int64, int64)"``.
+        on_disk: whether the disk cache is used: not where the key cannot tell the function from others.
     """
-    path = _path(function, key, signature)
+    path = _path(function, key, signature) if on_disk else None
     if path is None:
         return _compile(function, key, signature, None)
     address = _load(path)

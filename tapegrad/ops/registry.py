@@ -10,6 +10,7 @@ gradient for each operand (or None). Ops of several results get ``g`` and ``y`` 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,6 +70,8 @@ class Op:
         reference: the same function in NumPy, for the tests.
         samples: arguments to test with; see tests/samples.py.
         math: how the docs' op table shows it.
+        stamp: goes into the keys of its compiled functions in the disk cache; None keeps them out of it.
+        missing: an op that the rule uses and that is not declared yet.
     """
 
     name: str
@@ -91,6 +94,8 @@ class Op:
     math: str = ""
     doc: str = ""
     public: bool = True
+    stamp: str | None = ""
+    missing: str = ""
     code: int = -1
     rule: list[Row] = field(default_factory=list)
 
@@ -130,8 +135,20 @@ def declare(op: Op) -> Op:
     return op
 
 
+def withdraw(name: str, before: Op | None) -> None:
+    """Take the op of a name, whose declaration has failed, out of the registry; put back what was there before."""
+    failed = registry.pop(name, None)
+    if failed in _unfinished:
+        _unfinished.remove(failed)
+    if before is not None:
+        registry[name] = before
+
+
+_codes = itertools.count(len(MACHINE_OPS))
+
+
 def _next_code() -> int:
-    code = len(MACHINE_OPS) + sum(1 for name in registry if name not in MACHINE_OPS)
+    code = next(_codes)
     if code >= len(machine.ops):
         raise RuntimeError(f"there are more than {len(machine.ops)} ops")
     return code
@@ -150,15 +167,16 @@ def _resolve(code: int, dtype: int, result_dtype: int) -> int:
 
 def _compile_infer(op: Op) -> int:
     assert op.infer is not None, op.name
-    key = f"infer.{op.infer.__module__}.{op.infer.__qualname__}"
-    return compile_function(op.infer, key, "int64(int64, int64)")
+    key = f"infer.{op.infer.__module__}.{op.infer.__qualname__}{op.stamp}"
+    return compile_function(op.infer, key, "int64(int64, int64)", on_disk=op.stamp is not None)
 
 
 def _compile_kernel(op: Op, dtype: int, result_dtype: int) -> int:
     assert op.kernel is not None, op.name
     kernel = op.kernel(dtype, result_dtype)
     signature = "int64(int64)" if op.kind == ELEMENTWISE else "int64(int64, int64)"
-    return compile_function(kernel, f"kernel.{op.name}.{dtype}.{result_dtype}", signature)
+    key = f"kernel.{op.name}.{dtype}.{result_dtype}{op.stamp}"
+    return compile_function(kernel, key, signature, on_disk=op.stamp is not None)
 
 
 def compile_op(op: Op, dtype: int, result_dtype: int) -> None:
@@ -256,8 +274,14 @@ def constant_of(reference: int) -> float:
     return _constants[reference - REF_CONSTANT]
 
 
+class UndeclaredError(ValueError):
+    """A gradient rule uses an op that is not declared."""
+
+
 def emit_ref(name: str, *operands: Ref | float, attributes: object = None) -> Ref:
     """Note an emission in the trace of the operands' rule; return the reference of its result."""
+    if name not in registry:
+        raise UndeclaredError(name)
     trace = next(operand.trace for operand in operands if isinstance(operand, Ref))
     codes = tuple(operand.code if isinstance(operand, Ref) else _constant_code(operand) for operand in operands)
     target = _temporaries(trace)
@@ -355,11 +379,24 @@ _unfinished: list[Op] = []
 _tables: list[Any] = []
 
 
-def finish_rules() -> None:
-    """Trace the rules of the ops declared since the last call; a rule may emit ops of any file."""
+def finish_rules(*, wait: bool = False) -> None:
+    """Trace the rules of the ops declared since the last call; a rule may emit ops of any file.
+
+    Args:
+        wait: whether an op whose rule uses one that is not declared yet is left for a later call.
+    """
     assert _constant_code(0.0) == REF_CONSTANT + ZERO_CONSTANT
-    while _unfinished:
-        _store_rule(_unfinished.pop())
+    ops = _unfinished[::-1]
+    _unfinished.clear()
+    for op in ops:
+        try:
+            _store_rule(op)
+            op.missing = ""
+        except UndeclaredError as error:
+            op.missing = str(error)
+            if not wait:
+                raise
+            _unfinished.append(op)
 
 
 __all__ = [
@@ -372,8 +409,10 @@ __all__ = [
     "OF_OPERAND",
     "Op",
     "Ref",
+    "UndeclaredError",
     "declare",
     "finish_rules",
     "op_of_code",
     "registry",
+    "withdraw",
 ]
