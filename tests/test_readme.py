@@ -73,3 +73,13 @@ def test_links_between_pages_lead_somewhere(page):
 def test_the_table_of_commands_is_complete():
     listed = set(re.findall(r"^\| `tapegrad ([a-z]+)`", (ROOT / "README.md").read_text(), re.MULTILINE))
     assert listed == {"demo", "info", "warmup", "cache", "trace"}
+
+
+def test_the_table_of_checks_is_complete():
+    file = ROOT / "noxfile.py"
+    if not file.exists():
+        pytest.skip("the checks are not beside the tests")
+    sessions = re.findall(r"^@nox\.session.*\ndef (\w+)\(", file.read_text(), re.MULTILINE)
+    table = re.findall(r"^\| ((?:`\w+`,? ?)+)", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    listed = re.findall(r"`(\w+)`", "".join(table))
+    assert len(sessions) > 10 and set(sessions) <= set(listed)
