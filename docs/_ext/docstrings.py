@@ -106,13 +106,11 @@ def entries(field: str, block: list[str]) -> list[str]:
 def derivative(name: str) -> list[str]:
     """Return the gradient of a public op's function as a paragraph."""
     op = registry.get(name.removeprefix("tapegrad."))
-    if op is None or not op.public or not (rules := gradients(op)):
-        return []
-    if max(map(len, rules.values())) > 100:
+    if op is None or not op.public or not (rules := gradients(op)) or max(map(len, rules.values())) > 100:
         return []
     several = f"``g0`` to ``g{op.outputs - 1}`` are the gradients" if op.outputs > 1 else "``g`` is the gradient"
-    made = "; ".join(f"of ``{operand}`` ``{text}``" for operand, text in rules.items())
-    return ["", f"Gradients, where {several} of the result and ``y`` the result: {made}.", ""]
+    made = [f"- {operand}: ``{text}``" for operand, text in rules.items()]
+    return ["", f".. rubric:: Gradients, where {several} of the result and ``y`` the result", "", *made, ""]
 
 
 def process(app: object, what: str, name: str, value: object, options: object, lines: list[str]) -> None:

@@ -13,7 +13,7 @@ from floors import FLOORS, import_graph, part_of
 
 import tapegrad
 
-WIDTH, HEIGHT, GAP, LEFT, BOX = 720, 84, 22, 8, 470
+WIDTH, HEIGHT, GAP, LEFT, BOX = 720, 80, 20, 4, 520
 SAYS = {
     "cli": "the command line",
     "tapegrad": "what is public",
@@ -52,19 +52,20 @@ def box(floor: int, modules: int, lines: int) -> str:
     """Return a floor: its parts, what it is, its size."""
     named = next(part for part in SAYS if part in FLOORS[floor])
     parts = sorted(FLOORS[floor] - {"__main__", "version"}, key=lambda part: (part != named, part))
-    names = ", ".join(parts) if len(parts) < 4 else ", ".join(parts[:4]) + ", …"
+    names = ", ".join(parts) if len(parts) < 4 else ", ".join(parts[:3]) + ", …"
     y = top(floor)
     return (
         f'<rect x="{LEFT}" y="{y}" width="{BOX}" height="{HEIGHT}" rx="8"/>'
-        f'<text x="{LEFT + 16}" y="{y + 34}" class="name">{names}</text>'
-        f'<text x="{LEFT + 16}" y="{y + 66}">{SAYS[named]}: {modules} files, {lines:,} lines</text>'
+        f'<text x="{LEFT + 14}" y="{y + 32}" class="name">{names}</text>'
+        f'<text x="{LEFT + BOX - 14}" y="{y + 32}" text-anchor="end">{modules} files, {lines:,} lines</text>'
+        f'<text x="{LEFT + 14}" y="{y + 63}">{SAYS[named]}</text>'
     )
 
 
 def arrow(high: int, low: int, count: int, out: float, into: float) -> str:
     """Return an arc on the right from a floor down to another, as wide as the imports are many."""
     x, y1, y2 = LEFT + BOX, top(high) + out * HEIGHT, top(low) + into * HEIGHT
-    bulge = x + 40 + 52 * (low - high) ** 0.75
+    bulge = x + 36 + 42 * (low - high) ** 0.75
     width = 1 + min(count, 200) ** 0.5 / 2
     title = f"{count} imports"
     return (
@@ -88,8 +89,8 @@ def drawing() -> str:
     return f"""<svg class="floors" viewBox="0 0 {WIDTH} {total}" role="img" xmlns="http://www.w3.org/2000/svg"
  aria-label="The floors of the package, from the command line down to the compiler, and the imports between them">
 <style>
-.floors {{ width: 100%; max-width: {WIDTH}px; height: auto; font: 21px sans-serif; fill: currentColor; }}
-.floors .name {{ font-weight: bold; font-size: 23px; }}
+.floors {{ width: 100%; max-width: {WIDTH}px; height: auto; font: 22px sans-serif; fill: currentColor; }}
+.floors .name {{ font-weight: bold; font-size: 24px; }}
 .floors rect {{ fill: none; stroke: currentColor; stroke-width: 1.5; }}
 .floors path {{ fill: none; stroke: var(--pst-color-primary, #0a7d91); opacity: 0.55; }}
 .floors path:hover {{ opacity: 1; }}

@@ -5,6 +5,7 @@ Each page has sections, one for each file in which something is defined; the fil
 
 import importlib
 import inspect
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def titled(text: str, mark: str) -> list[str]:
 def first_sentence(module: Any) -> str:
     """Return what a file says that it is."""
     text = inspect.cleandoc(module.__doc__ or module.__name__).split("\n\n")[0].replace("\n", " ")
-    return text.split(". ")[0].rstrip(".").replace("``", "").replace("`", "")
+    return re.split(r"[.:] ", text)[0].rstrip(".").replace("``", "").replace("`", "")
 
 
 def names_of(module: Any) -> list[str]:
@@ -114,12 +115,24 @@ def _is_member(value: Any) -> bool:
     return inspect.isfunction(value) or isinstance(value, property | classmethod | staticmethod)
 
 
+def another_name(name: str, first: str) -> list[str]:
+    """Return the directive for a further name of a function that the page shows already."""
+    return [
+        f".. py:function:: tapegrad.{name}",
+        "",
+        f"   The same function as :py:obj:`{first} <tapegrad.{first}>`.",
+        "",
+    ]
+
+
 def sections(found: dict[str, list[tuple[str, Any]]], order: list[str]) -> list[str]:
     lines = []
     for module in sorted(found, key=order.index):
         lines += titled(first_sentence(importlib.import_module(module)), "-")
+        shown: dict[int, str] = {}
         for name, value in found[module]:
-            lines += described(name, value)
+            first = shown.setdefault(id(value), name)
+            lines += described(name, value) if first == name else another_name(name, first)
     return lines
 
 

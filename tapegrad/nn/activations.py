@@ -138,7 +138,11 @@ class ELU(_Activation):
 
 
 class CELU(ELU):
-    """x where it is positive, else alpha (exp(x / alpha) - 1), each element (Barron 2017, arXiv:1704.07483)."""
+    """x where it is positive, else alpha (exp(x / alpha) - 1), each element (Barron 2017, arXiv:1704.07483).
+
+    Args:
+        alpha: minus the limit for small x.
+    """
 
     _function = "celu"
 

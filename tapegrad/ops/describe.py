@@ -1,11 +1,11 @@
-"""Ops in words and formulas: the gradient rules printed as expressions, the rows of the documentation's op table."""
+"""Ops in words and formulas: the gradient rules printed as expressions, the dtypes by name."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from tapegrad.native.dtypes import DTYPE_NAMES
-from tapegrad.ops.registry import Op, constant_of, registry
+from tapegrad.ops.registry import Op, constant_of
 from tapegrad.runtime.layout import REF_CONSTANT, REF_COTANGENT, REF_INPUT, REF_OUTPUT, REF_TEMPORARY
 
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
@@ -69,22 +69,3 @@ def dtypes_of(op: Op) -> str:
     """Return the names of the dtypes that an op computes in."""
     names = [name for code, name in enumerate(DTYPE_NAMES) if op.dtypes >> code & 1]
     return "all" if len(names) == len(DTYPE_NAMES) else ", ".join(names)
-
-
-def op_table(*, public: bool, orders: Mapping[str, str] | None = None) -> str:
-    """Return the registry as a Markdown table: name, formula, derivatives, dtypes.
-
-    Args:
-        public: whether the public ops are listed; else the others.
-        orders: for each op, what is known of its derivatives, for a last column.
-    """
-    lines = ["| op | computes | gradients | dtypes |", "|---|---|---|---|"]
-    if orders is not None:
-        lines = [lines[0] + " checked |", lines[1] + "---|"]
-    for name in sorted(name for name, op in registry.items() if op.public == public):
-        op = registry[name]
-        rules = "<br>".join(f"{operand}: `{text}`" for operand, text in gradients(op).items()) or "—"
-        formula = (op.math or op.doc).replace("|", "\\|")
-        last = "" if orders is None else f" {orders[name]} |"
-        lines.append(f"| `{name}({', '.join(op.inputs)})` | {formula} | {rules} | {dtypes_of(op)} |{last}")
-    return "\n".join(lines)

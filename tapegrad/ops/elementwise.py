@@ -155,13 +155,10 @@ def _publish(
     ]
     out = Parameter("out", Parameter.KEYWORD_ONLY, default=None)
     for name in (op.name, *aliases):
-        publish(
-            _function(op, scalars, parameters), name, documentation(op, scalars), [*parameters, out], is_method=True
-        )
+        doc = f"Do what ``{op.name}`` does: another name of it." if name in aliases else documentation(op, scalars)
+        publish(_function(op, scalars, parameters), name, doc, [*parameters, out], is_method=True)
         if in_place:
-            writing = (
-                f"In-place form of ``{name}``: writes the result into ``input``; the other arguments are the same."
-            )
+            writing = f"In-place form of ``{name}``: writes the result into ``input``; other arguments are the same."
             publish(_in_place_function(op, scalars, parameters), f"{name}_", writing, parameters, is_method=True)
             functions[f"{name}_"] = getattr(Tensor, f"{name}_")
     for name in operators:
