@@ -664,7 +664,7 @@ def a_result_kept_by_the_caller(wrap):
     return call
 
 
-@footgun("share memory")
+@footgun(WORKS)
 def an_argument_twice(wrap):
     step = wrap(lambda x, y: x.mul_(2) + y)
     return lambda k: step(*([one()] * 2)).item() if k == 4 else step(one(), one()).item()
@@ -1003,6 +1003,111 @@ def a_learning_rate_in_a_tensor(wrap):
         return step(batch(k)).item()
 
     return call
+
+
+@footgun(WORKS)
+def one_tensor_given_twice(wrap):
+    step = wrap(lambda x, y: x.add_(1) * y)
+
+    def call(k):
+        x = one(k)
+        return step(x, x if k % 3 else one(2)).item(), x.item()
+
+    return call
+
+
+@footgun("tensors 0 and 1 of the call")
+def two_views_of_one_tensor(wrap):
+    step = wrap(lambda x, y: x * y)
+    return lambda k: step(*tg.full((4,), float(k)).chunk(2)).tolist()
+
+
+@footgun(WORKS)
+def two_views_of_one_tensor_after_others(wrap):
+    step = wrap(lambda x, y: x * y)
+
+    def call(k):
+        x, y = tg.full((2,), float(k)), tg.arange(2.0)
+        return step(*(tg.cat([x, y]).chunk(2) if k > 5 else (x, y))).tolist()
+
+    return call
+
+
+@footgun("tensors 0 and 1 of the call")
+def two_views_of_one_tensor_one_of_them_written(wrap):
+    step = wrap(lambda x, y: x.add_(1) * y)
+
+    def call(k):
+        whole = tg.full((3,), float(k))
+        x, y = (whole[:2], whole[1:]) if k > 5 else (whole[:2], whole[1:] * 1)
+        return step(x, y).tolist()
+
+    return call
+
+
+@footgun(WORKS)
+def a_view_of_an_argument_returned(wrap):
+    step = wrap(lambda x: (x[0], x.sum(), x.T, x.detach()))
+    return lambda k: [t.tolist() for t in step(tg.full((2, 2), float(k)))]
+
+
+@footgun("another tensor, made of the same NumPy array")
+def tensors_over_one_numpy_array(wrap):
+    numbers = np.zeros(8, np.float32)
+    a, b = tg.from_numpy(numbers[:6]), tg.from_numpy(numbers[2:])
+
+    def step(x):
+        before = b * 2
+        a.add_(x)
+        return (before + b * 2).sum()
+
+    step = wrap(step)
+    return lambda k: step(tg.ones(6)).item()
+
+
+@footgun("another tensor, made of the same NumPy array")
+def arguments_over_one_numpy_array(wrap):
+    numbers = np.zeros(8, np.float32)
+    step = wrap(lambda x, y: x.add_(1) * y)
+
+    def call(k):
+        apart = tg.from_numpy(numbers[2:]) if k > 5 else tg.from_numpy(numbers[2:].copy())
+        return step(tg.from_numpy(numbers[:6]), apart).tolist()
+
+    return call
+
+
+@footgun("LBFGS.step.* at .*the closure, once")
+def lbfgs_inside(wrap):
+    weight = tg.ones(3, requires_grad=True)
+    opt = optim.LBFGS([weight], max_iter=3)
+
+    def step(x):
+        def closure():
+            opt.zero_grad()
+            loss = ((weight - x) ** 2).sum()
+            loss.backward()
+            return loss
+
+        return opt.step(closure)
+
+    step = wrap(step)
+    return lambda k: step(tg.zeros(3)).item()
+
+
+@footgun(WORKS)
+def the_closure_of_lbfgs(wrap):
+    weight = tg.ones(3, requires_grad=True)
+    opt = optim.LBFGS([weight], max_iter=3, lr=0.1)
+
+    def closure():
+        opt.zero_grad()
+        loss = ((weight - 2) ** 4).sum()
+        loss.backward()
+        return loss
+
+    closure = wrap(closure)
+    return lambda k: opt.step(closure).item()
 
 
 def scheduled(wrap, schedule, use):

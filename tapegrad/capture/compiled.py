@@ -19,7 +19,7 @@ from tapegrad.capture.notes import recording, release
 from tapegrad.capture.program import Program
 from tapegrad.capture.progress import Progress
 from tapegrad.capture.quick import QuickCall
-from tapegrad.capture.storages import classify, slot_of, storage_of
+from tapegrad.capture.storages import check_arguments, classify, slot_of, storage_of
 from tapegrad.capture.trees import put_together, take_apart
 from tapegrad.capture.variants import Variant
 from tapegrad.ops import functions
@@ -143,7 +143,7 @@ class Compiled:
             *args: the arguments.
         """
         tensors: list[Tensor] = []
-        structure = take_apart(args, tensors)
+        structure = take_apart(args, tensors, once=True)
         modes, shapes = _modes(), _shapes(tensors)
         for variant in self.variants:
             fits = variant.program is not None and variant.modes == modes and variant.tensors == shapes
@@ -161,7 +161,7 @@ class Compiled:
             if found is not None:
                 return quick.result(self, args, found)
         tensors: list[Tensor] = []
-        structure = take_apart((args, tuple(kwargs.items())), tensors) if kwargs else take_apart(args, tensors)
+        structure = take_apart((args, tuple(kwargs.items())) if kwargs else args, tensors, once=True)
         modes = _modes()
         for variant in self.variants:
             if variant.modes == modes and _same(variant.structure, structure) and variant.guards.hold():
@@ -174,6 +174,7 @@ class Compiled:
                 variant.refresh()
                 found = variant.program.run(*[tensor._handle for tensor in tensors])
                 if type(found) is tuple:
+                    variant.program.expect_no_allocation()
                     outputs = [wrap(handle) for handle in found]
                     if variant is not self.variants[0]:
                         self._put_first(variant)
@@ -210,6 +211,7 @@ class Compiled:
 
     def _record(self, variant: Variant, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
         """Run the function as it is; make a program of what it computes if the last call computed the same."""
+        check_arguments(tensors)
         variant.guards = Guards(self._function, _plain_values(variant.structure))
         with recording() as notes:
             structure, returned, outputs = _detached(self._function(*args, **kwargs), tensors)
@@ -253,6 +255,7 @@ class Compiled:
         assert variant.program is not None
         if _shapes(tensors) != variant.tensors:
             return self._record(variant, args, kwargs, tensors)
+        check_arguments(tensors)
         variant.refresh()
         trial = Trial(variant.program, tensors)
         status = trial.run()
@@ -336,11 +339,13 @@ def _detached(value: Any, arguments: list[Tensor]) -> tuple[Any, tuple[tuple[str
     structure = take_apart(value, results)
     outputs: list[Tensor] = []
     returned: list[tuple[str, int]] = []
+    given = {storage_of(tensor) for tensor in arguments}
     for result in results:
         place = next((k for k, tensor in enumerate(arguments) if tensor is result), None)
         returned.append(("output", len(outputs)) if place is None else ("input", place))
         if place is None:
-            outputs.append(result.detach().contiguous())  # an epoch copies them as they lie
+            plain = result.detach()  # an epoch copies results as they lie; an argument lies elsewhere in each call
+            outputs.append(plain.clone() if storage_of(plain) in given else plain.contiguous())
     return structure, tuple(returned), outputs
 
 

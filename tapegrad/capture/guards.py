@@ -29,6 +29,7 @@ from tapegrad.capture.reachable import (
 )
 from tapegrad.capture.slots import native_slot
 from tapegrad.nn.module import Module
+from tapegrad.optim.lbfgs import LBFGS
 from tapegrad.optim.lr_scheduler import LRScheduler
 from tapegrad.optim.optimizer import Optimizer
 from tapegrad.runtime import guard_entries
@@ -256,12 +257,14 @@ class Guards:
 
     def _visit_optimizer(self, optimizer: Optimizer, depth: int) -> None:
         """Note what may not change: its numbers (learning rates, ...) may, see Notes.refreshers."""
-        self._sized += [optimizer.param_groups, optimizer.state]
+        self._sized.append(optimizer.param_groups)
         self._note_all(((vars(optimizer), name, vars(optimizer)[name]) for name in ("state", "param_groups")), _DEPTH)
         for hooks in optimizer._hooks.values():
             self._visit(hooks, depth + 1)
-        items = Items(optimizer.state)
-        self._note_all(((items, param, state) for param, state in optimizer.state.items()), depth)
+        if not isinstance(optimizer, LBFGS):  # which is not captured: what is can be its closure
+            self._sized.append(optimizer.state)
+            items = Items(optimizer.state)
+            self._note_all(((items, param, state) for param, state in optimizer.state.items()), depth)
         for group in optimizer.param_groups:
             self._sized.append(group["params"])
             for k, param in enumerate(group["params"]):

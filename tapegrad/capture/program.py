@@ -20,6 +20,7 @@ from tapegrad.capture.plan import Plan, lifetimes_of, plan_memory
 from tapegrad.capture.storages import classify, slot_of, storage_of
 from tapegrad.native.dtypes import DTYPE_NAMES, FLOAT32, FLOAT64
 from tapegrad.runtime import replay
+from tapegrad.runtime.blocks import _SMALL as _SMALL_BLOCK
 from tapegrad.runtime.blocks import class_bytes
 from tapegrad.runtime.core import compile_one
 from tapegrad.runtime.handle import Tensor, wrap
@@ -50,6 +51,9 @@ def _forget_threads() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_threads)
+
+_BOOKS = ("storages_top", "storages_free", "slots_top", "slots_free", "handles_top", "handles_free", "entries_top")
+_spare: list[tuple[Any, int, int]] = []  # small blocks and a chunk of a program that is gone, for the next one
 
 _bytes_of_class = inspect.unwrap(class_bytes)  # as a function of Python
 
@@ -183,7 +187,8 @@ class Program:
         self._workspace = np.empty(WORKSPACE_BYTES + 64, np.uint8)
         mine = self._state[0]
         mine["workspace"] = (self._workspace.ctypes.data + 63) // 64 * 64
-        mine["free_blocks"], mine["arena"], mine["arena_end"] = 0, 0, 0
+        self._counts = [(name, int(mine[name])) for name in _BOOKS]
+        mine["free_blocks"], mine["arena"], mine["arena_end"] = _spare.pop() if _spare else (0, 0, 0)
         weakref.finalize(self, _give_back_blocks, self._state).atexit = False
         self._blocks: list[Any] = []  # memory that the words lead to
         self._patches: dict[int, list[tuple[int, int]]] = {storage: [] for storage in self.storages.inputs}
@@ -366,6 +371,12 @@ class Program:
         """
         return machine.replay(self.address, *handles)
 
+    def expect_no_allocation(self) -> None:
+        """Raise CaptureError where a run has made a tensor: its rows are in nobody's books."""
+        state = self._state[0]
+        if any(state[name] != value for name, value in self._counts):
+            raise CaptureError("a kernel has made a tensor in a replay, which is a mistake in its op: please report it")
+
     def run_steps(self, handles: Sequence[int], steps: int) -> int:
         """Run the program on batch after batch; see runtime/replay.py for the words at ``steps``.
 
@@ -443,16 +454,20 @@ def _revive(slot: int, storage: int) -> None:
 
 
 def _give_back_blocks(state: Any) -> None:
-    """Give the blocks that kernels of a program have taken to the machine."""
+    """Give the large blocks that kernels of a program have taken to the machine, the small ones to the next program."""
     mine, machines = state["free_blocks"][0], machine.state["free_blocks"]
     for index in np.flatnonzero(mine).tolist():
-        block = int(mine[index])
+        block = int(mine[index]) if _bytes_of_class(index) > _SMALL_BLOCK else 0
         while block:
             word = ctypes.c_int64.from_address(block)
             following, word.value = word.value, int(machines[index])
             machines[index] = block
             machine.state["bytes_cached"] += _bytes_of_class(index)
             block = following
+        if _bytes_of_class(index) > _SMALL_BLOCK:
+            mine[index] = 0
+    if state["arena"][0]:
+        _spare.append((mine.copy(), int(state["arena"][0]), int(state["arena_end"][0])))
 
 
 class _Rows:

@@ -28,7 +28,8 @@ class QuickCall:
     @staticmethod
     def fits(variant: Variant) -> bool:
         """Return whether a variant can be called so."""
-        flat = variant.structure[0] is tuple and all(item[0] == "tensor" for item in variant.structure[1])
+        items = variant.structure[1] if variant.structure[0] is tuple else ()
+        flat = variant.structure == (tuple, tuple([("tensor", k) for k in range(len(items))]))  # and no tensor twice
         return flat and variant.program is not None and not variant.checks_left and not variant.program.notes.deferred
 
     def run(self, args: tuple[Any, ...]) -> Any:

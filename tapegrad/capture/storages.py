@@ -68,16 +68,46 @@ def _check_spans(notes: Notes, arguments: Sequence[Tensor], inputs: Sequence[int
                     )
 
 
+def check_arguments(arguments: Sequence[Tensor]) -> None:
+    """Raise CaptureError where two arguments lie in one storage: a recording could not tell them apart."""
+    places: dict[int, int] = {}
+    for k, tensor in enumerate(arguments):
+        first = places.setdefault(storage_of(tensor), k)
+        if first != k:
+            raise CaptureError(
+                f"two arguments share memory, tensors {first} and {k} of the call: pass a clone of one of them, or the "
+                "tensor that both are views of"
+            )
+
+
+def _check_overlaps(notes: Notes, found: Storages) -> None:
+    """Raise CaptureError where memory is written that two storages lie over, as of two tensors of one NumPy array."""
+    rows = machine.table("storages")
+    lasting = {*found.inputs, *found.outside, *found.written, *found.constants}
+    spans = sorted((int(rows["address"][s]), int(rows["bytes"][s]), s) for s in lasting if rows["bytes"][s] > 0)
+    touching = set()
+    end, last = 0, -1
+    for address, size, storage in spans:
+        if address < end:
+            touching |= {storage, last}
+        if address + size > end:
+            end, last = address + size, storage
+    for instruction in notes.instructions if touching else ():
+        if not touching.isdisjoint(instruction.writes()):
+            raise CaptureError(
+                f"{instruction.op.name} at {instruction.line} writes into memory that another tensor, made of the same "
+                "NumPy array, shows too: make one tensor of the array and views of that, or a copy"
+            )
+
+
 def classify(notes: Notes, arguments: Sequence[Tensor]) -> Storages:
     """Sort the storages of a recording.
 
     Raises:
-        CaptureError: two arguments share memory.
+        CaptureError: memory is touched that overlaps an argument's, or two tensors' memory overlaps and is written.
     """
     offsets = [int(machine.table("slots")["offset"][slot_of(tensor)]) for tensor in arguments]
     found = Storages([storage_of(tensor) for tensor in arguments], offsets)
-    if len(set(found.inputs)) < len(found.inputs):
-        raise CaptureError("two arguments share memory: pass a clone of one of them")
     _check_spans(notes, arguments, found.inputs)
     made_in = machine.table("storages")["made_in"]
     refs = machine.table("storages")["refs"]
@@ -106,6 +136,7 @@ def classify(notes: Notes, arguments: Sequence[Tensor]) -> Storages:
             found.temporary.add(storage)
         else:
             found.kept.add(storage)
+    _check_overlaps(notes, found)
     if notes.updated:
         found.problem = (
             "a learning rate schedule steps before its optimiser: call its step() after the optimiser's, or outside"

@@ -10,20 +10,28 @@ from tapegrad.runtime.handle import Tensor
 Path = tuple[Any, ...]
 
 
-def take_apart(value: Any, tensors: list[Tensor]) -> Any:
+def take_apart(value: Any, tensors: list[Tensor], once: bool = False) -> Any:
     """Return a value's structure, with the place in ``tensors`` of each tensor in it; they are appended there.
 
     The structure can be compared and hashed where the plain values in it can.
+
+    Args:
+        value: of any kind.
+        tensors: gets the tensors.
+        once: append a tensor that is there already no second time.
     """
     if isinstance(value, Tensor):
+        for place, known in enumerate(tensors if once else ()):
+            if known is value:
+                return ("tensor", place)
         tensors.append(value)
         return ("tensor", len(tensors) - 1)
     if isinstance(value, tuple):
-        return (type(value), tuple([take_apart(item, tensors) for item in value]))
+        return (type(value), tuple([take_apart(item, tensors, once) for item in value]))
     if isinstance(value, list):
-        return (list, tuple([take_apart(item, tensors) for item in value]))
+        return (list, tuple([take_apart(item, tensors, once) for item in value]))
     if isinstance(value, dict):
-        return (dict, tuple([(key, take_apart(item, tensors)) for key, item in value.items()]))
+        return (dict, tuple([(key, take_apart(item, tensors, once)) for key, item in value.items()]))
     if type(value) is float and value == 0:
         return ("plain", float, value, str(value))  # 0.0 is not -0.0
     return ("plain", type(value), value)

@@ -11,6 +11,7 @@ from tapegrad.ops.updates_flat import DIRECTION, FLATTEN, HISTORY_LIMIT, WALK
 from tapegrad.optim.group import Group, check_numbers, run_update, zeros_like
 from tapegrad.optim.line_search import Point, StrongWolfe
 from tapegrad.optim.optimizer import Optimizer
+from tapegrad.runtime.errors import refuse_change
 from tapegrad.runtime.handle import Tensor
 
 _LEAST_CURVATURE = 1e-10  # steps along which the gradient changes by less say nothing of the Hessian
@@ -86,7 +87,15 @@ class LBFGS(Optimizer):
 
         Returns:
             What the closure returned first.
+
+        Raises:
+            RuntimeError: it is called in a function that is being captured: capture the closure instead.
         """
+        refuse_change(
+            "LBFGS.step()",
+            "the loss's value decides how it goes on. Capture what costs, the closure, once, and call step outside: "
+            "closure = tg.compile(closure); optimizer.step(closure)",
+        )
         with no_grad():
             return self._iterate(enable_grad()(closure))
 

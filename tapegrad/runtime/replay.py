@@ -285,11 +285,19 @@ def bind_input(st, program, k, address):
 
 
 @jit
+def _meet(storages, a, b):
+    """Return whether two storages are one, or lie over the same memory: two tensors may be of one NumPy array."""
+    first, second = storage_row(storages, a), storage_row(storages, b)
+    return a == b or (first.address < second.address + second.bytes and second.address < first.address + first.bytes)
+
+
+@jit
 def _is_read(st, head, storage):
-    """Return whether a tensor from outside lies in a storage."""
+    """Return whether a tensor from outside lies in a storage's memory."""
     checks = int64_at(head[CHECKS])
     for k in range(head[CHECK_COUNT]):
-        if slot_of(st, checks[2 * k + 1]).storage == storage:
+        other = types.int64(slot_of(st, checks[2 * k + 1]).storage)
+        if other >= 0 and _meet(state_of(st).storages, other, storage):
             return True
     return False
 
@@ -311,11 +319,12 @@ def _check(st, program, objects):
         if entry[INPUT_ONLY] >= 0 and entry[INPUT_ONLY] != storage:
             return WRONG_INPUT
         for other in range(k):
-            if int64_at(head[INPUTS] + 8 * INPUT_WORDS * other)[INPUT_GIVEN] == storage:
+            second = int64_at(head[INPUTS] + 8 * INPUT_WORDS * other)
+            if (entry[INPUT_WRITTEN] or second[INPUT_WRITTEN]) and _meet(storages, second[INPUT_GIVEN], storage):
                 return WRONG_INPUT
         written = int64_at(head[WRITTEN])
         for w in range(head[WRITTEN_COUNT]):
-            if written[w] == storage:
+            if _meet(storages, written[w], storage):
                 return WRONG_INPUT
         if entry[INPUT_WRITTEN] and entry[INPUT_ONLY] < 0 and _is_read(st, head, storage):
             return WRONG_INPUT
