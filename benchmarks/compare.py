@@ -34,21 +34,9 @@ try:
 except ImportError:
     torch = None
 
+from measuring import medians
+
 HERE = Path(__file__).parent
-
-
-def medians(calls: dict[str, Callable[[], Any]], rounds: int, repeat: int = 1) -> dict[str, float]:
-    """Return the median seconds of each call; in each round every contestant has its turn."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        call()
-    for _ in range(rounds):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            for _ in range(repeat):
-                call()
-            times[name].append((time.perf_counter() - start) / repeat)
-    return {name: statistics.median(kept) for name, kept in times.items()}
 
 
 def line(what: str, ours: float, theirs: float | None, unit: float, unit_name: str, wanted: str) -> None:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
-import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from measuring import medians
+from optimizer_cases import CASES, COUNT, SMALL, step_of, title
+from peak import copy_bandwidth
 
 import tapegrad as tg
 
@@ -23,34 +23,6 @@ try:
     import torch
 except ImportError:
     torch = None
-
-# optimiser, options, arrays that a step reads and writes: of 4 bytes an element each
-CASES = [
-    ("SGD", {}, 3),
-    ("SGD", {"momentum": 0.9}, 5),
-    ("Adam", {}, 7),
-    ("AdamW", {}, 7),
-    ("Adam", {"amsgrad": True}, 9),
-    ("NAdam", {}, 7),
-    ("RAdam", {}, 7),
-    ("Adamax", {}, 7),
-    ("Adadelta", {}, 7),
-    ("Adagrad", {}, 5),
-    ("RMSprop", {}, 5),
-    ("RMSprop", {"momentum": 0.9, "centered": True}, 9),
-    ("Rprop", {}, 7),
-    ("ASGD", {}, 5),
-    ("Lion", {}, 5),
-]
-COUNT = 10_000_000
-SMALL = ((100, 64), (100,), (100, 100), (100,), (10, 100), (10,))
-
-
-def step_of(library: Any, name: str, shapes: Any, options: dict[str, Any]) -> Callable[[], Any]:
-    params = [library.zeros(*shape, requires_grad=True) for shape in shapes]
-    for param in params:
-        param.grad = library.ones(*param.shape)
-    return getattr(library.optim, name)(params, lr=1e-3, **options).step
 
 
 def torch_steps(name: str, shapes: Any, options: dict[str, Any], kinds: tuple[str, ...]) -> dict[str, Any]:
@@ -65,48 +37,22 @@ def torch_steps(name: str, shapes: Any, options: dict[str, Any], kinds: tuple[st
     return steps
 
 
-def times(calls: dict[str, Callable[[], Any]], rounds: int, repeat: int) -> dict[str, float]:
-    """Return the median seconds of each call; the contestants take turns."""
-    found: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        call()
-    for _ in range(rounds):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            for _ in range(repeat):
-                call()
-            found[name].append((time.perf_counter() - start) / repeat)
-    return {name: statistics.median(kept) for name, kept in found.items()}
-
-
-def copy_rate(rounds: int) -> float:
-    """Return the bytes a second, read and written, of a copy beyond the caches by NumPy, on one thread."""
-    source = np.ones(1 << 25, np.float32)
-    target = np.empty_like(source)
-    seconds = times({"copy": lambda: np.copyto(target, source)}, rounds, 1)["copy"]
-    return 2 * source.nbytes / seconds
-
-
-def title(name: str, options: dict[str, Any]) -> str:
-    return " ".join([name, *[f"{key}={value}" for key, value in options.items()]])
-
-
 def large(rounds: int) -> None:
     for name, options, arrays in CASES:
-        before = copy_rate(rounds)
+        before = copy_bandwidth()
         calls = {"ours": step_of(tg, name, ((COUNT,),), options)}
         calls |= torch_steps(name, ((COUNT,),), options, ("fused", "single"))
-        found = times(calls, rounds, 1)
-        rate, copy = 4 * arrays * COUNT / found["ours"], (before + copy_rate(rounds)) / 2
+        found = medians(calls, rounds)
+        rate, copy = 4e-9 * arrays * COUNT / found["ours"], (before + copy_bandwidth()) / 2
         others = ", ".join(f"torch {kind} {found[kind] / found['ours']:.2f}" for kind in found if kind != "ours")
-        print(f"{title(name, options):40s} {rate / 1e9:6.1f} GB/s = {rate / copy:4.2f} of copying   ratio: {others}")
+        print(f"{title(name, options):40s} {rate:6.1f} GB/s = {rate / copy:4.2f} of copying   ratio: {others}")
 
 
 def small(rounds: int) -> None:
     for name, options, _ in CASES:
         calls = {"ours": step_of(tg, name, SMALL, options)}
         calls |= torch_steps(name, SMALL, options, ("foreach", "fused"))
-        found = times(calls, rounds, 50)
+        found = medians(calls, rounds, 50)
         others = ", ".join(
             f"torch {kind} {found[kind] * 1e6:6.1f} us, ratio {found[kind] / found['ours']:5.1f}"
             for kind in found

@@ -3,8 +3,8 @@
 asv takes less for better, so what is shown is the time over the copy's: below 1 is faster than copying.
 """
 
-import measure_optim
 import measuring
+import optimizer_cases
 
 import tapegrad as tg
 
@@ -47,7 +47,7 @@ class Ops:
     track_relative_to_copy.unit = UNIT
 
 
-OPTIMIZERS = {measure_optim.title(name, options): (name, options, n) for name, options, n in measure_optim.CASES}
+OPTIMIZERS = {optimizer_cases.title(name, options): (name, options, n) for name, options, n in optimizer_cases.CASES}
 
 
 class Optimizers:
@@ -58,7 +58,7 @@ class Optimizers:
 
     def setup(self, optimizer):
         name, options, arrays = OPTIMIZERS[optimizer]
-        self.step, self.moved = measure_optim.step_of(tg, name, ((SIZE,),), options), 4 * arrays * SIZE
+        self.step, self.moved = optimizer_cases.step_of(tg, name, ((SIZE,),), options), 4 * arrays * SIZE
 
     def track_relative_to_copy(self, optimizer):
         return measuring.time_over_copy(self.step, self.moved)
@@ -74,7 +74,7 @@ class SmallOptimizers:
 
     def setup(self, optimizer):
         name, options, _ = OPTIMIZERS[optimizer]
-        self.step = measure_optim.step_of(tg, name, measure_optim.SMALL, options)
+        self.step = optimizer_cases.step_of(tg, name, optimizer_cases.SMALL, options)
 
     def track_relative_time(self, optimizer):
         return measuring.relative_time(self.step)
