@@ -56,10 +56,9 @@ class Trial:
     def _keep(self, k: int) -> None:
         """Keep copies of what instruction ``k`` has written, where it lies in memory."""
         found, storages = self._program.storages, machine.table("slots")["storage"]
-        planned = self._program.plan.places
         for n, (slot, storage) in enumerate(written_by(self._program.instructions[k])):
             own = self._program.slot(slot)
-            if storage not in found.temporary or storage in planned:
+            if storage not in found.temporary or self._program.lies_in_memory(storage):
                 self._results[k, n] = contents(own, int(storages[own]))
 
     def difference(self, notes: Notes) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from tapegrad.capture.errors import CaptureError
 from tapegrad.capture.guards import Guards
 from tapegrad.capture.native import NativeFunction
 from tapegrad.capture.notes import recording, release
+from tapegrad.capture.passes import PASSES, check_names
 from tapegrad.capture.program import Program
 from tapegrad.capture.progress import Progress
 from tapegrad.capture.quick import QuickCall
@@ -39,10 +40,13 @@ class Compiled:
         checks: whether each replay is compared with a call in Python.
     """
 
-    def __init__(self, function: Callable[..., Any], limit: int, checks: int = 0) -> None:
+    def __init__(
+        self, function: Callable[..., Any], limit: int, checks: int = 0, without: Collection[str] = ()
+    ) -> None:
         functools.update_wrapper(self, function)
         self._function = function
         self._limit = limit
+        self._without = tuple(without)
         self._checks = checks  # replays of each program that run beside the function itself
         self.variants: list[Variant] = []
         self._native: NativeFunction | None = None
@@ -237,7 +241,7 @@ class Compiled:
         copies = [tensor.clone() for tensor in outputs]
         variant.result, variant.returned = structure, returned
         if variant.form == form:
-            variant.program = Program(notes, tensors, outputs, variant.guards.tensors)
+            variant.program = Program(notes, tensors, outputs, variant.guards.tensors, self._without)
             self._misses = 0
         elif variant.form is not None:
             variant.failures += 1
@@ -383,7 +387,13 @@ def _plain_values(structure: Any) -> list[Any]:
     return [value for item in items for value in _plain_values(item)]
 
 
-def compile(function: Callable[..., Any] | None = None, *, limit: int = 8, check: bool | int = False) -> Any:
+def compile(
+    function: Callable[..., Any] | None = None,
+    *,
+    limit: int = 8,
+    check: bool | int = False,
+    without: str | Collection[str] = (),
+) -> Any:
     """Return a function that computes what ``function`` does, after two calls as one compiled call without Python.
 
     The first calls run the function as it is and note every operation: forward, backward, optimiser. When two calls in
@@ -397,8 +407,11 @@ def compile(function: Callable[..., Any] | None = None, *, limit: int = 8, check
         check: run the first three replays of each program (or so many) beside the function itself, from the same state,
             and raise CaptureError for the first operation whose results differ. The function's own side effects, such
             as printing, then happen in these calls too.
+        without: names of passes over the program to leave out, of those in ``tapegrad.capture.PASSES``; results are
+            the same. ``"generated"`` keeps loops from being compiled for groups of elementwise operations.
 
     Raises:
+        ValueError: there is no pass of such a name.
         CaptureError: (from calls) the function does what a replay could not repeat, such as reading a value.
 
     Example:
@@ -410,5 +423,6 @@ def compile(function: Callable[..., Any] | None = None, *, limit: int = 8, check
         [0.0, 2.0, 4.0, 6.0]
     """
     if function is None:
-        return functools.partial(compile, limit=limit, check=check)
-    return Compiled(function, limit, _CHECKS if check is True else int(check))
+        return functools.partial(compile, limit=limit, check=check, without=without)
+    names = PASSES.keys() - check_names(without)
+    return Compiled(function, limit, _CHECKS if check is True else int(check), sorted(names))

@@ -60,7 +60,7 @@ def bytes_of(program: Program, instructions: Sequence[Instruction]) -> int:
     places: dict[tuple[int, ...], int] = {}
     for instruction in instructions:
         for kind, slot, storage in _touched(instruction):
-            if storage in program.storages.temporary and storage not in program.plan.places:
+            if storage in program.storages.temporary and not program.lies_in_memory(storage):
                 continue
             row = _row(program.slot(slot))
             lengths = zip(row["shape"][: row["ndim"]].tolist(), row["strides"][: row["ndim"]].tolist(), strict=True)

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tapegrad.capture.notes import Instruction
-from tapegrad.native.dtypes import ITEM_BYTES
+from tapegrad.native.dtypes import FLOAT32, ITEM_BYTES
 from tapegrad.runtime.layout import CONTIGUOUS, ELEMENTWISE
 from tapegrad.runtime.machine import machine
 from tapegrad.runtime.replay import MAX_LOCALS
 
+MAX_SUMS = 4  # after a group: each has a buffer in the first-level cache
 LEAST_ELEMENTS = 1 << 14  # below, all that a run of instructions touches stays in the second-level cache anyway
 
 
@@ -55,19 +56,82 @@ class Walk:
         return any(operand == self.operands[0] for operand in self.operands[1:])
 
 
+@dataclass(frozen=True)
+class Sum:
+    """An instruction that sums all of what a member of a group has made into one element.
+
+    Attributes:
+        total: how many elements are summed.
+        source: where they are.
+        result: where the sum goes.
+        mean: whether it is divided by their number.
+    """
+
+    total: int
+    source: Operand
+    result: Operand
+    mean: bool
+
+
 @dataclass
 class Group:
-    """Instructions from ``first`` up to ``last``, which run tile by tile.
+    """Instructions from ``first`` up to ``last``, which run tile by tile, and sums of their results after them.
 
     Attributes:
         walks: of the members.
+        sums: of the instructions after ``last``: a generated loop takes them over, tiles leave them alone.
         local: the number of the buffer of each storage that is none of memory's.
+        unstored: the storages that only members and sums touch.
     """
 
     first: int
     last: int
     walks: list[Walk]
+    sums: list[Sum] = field(default_factory=list)
     local: dict[int, int] = field(default_factory=dict)
+    unstored: set[int] = field(default_factory=set)
+
+    @property
+    def storages(self) -> set[int]:
+        """All that members and sums touch."""
+        touched = {operand.storage for walk in self.walks for operand in walk.operands}
+        return touched | {one.result.storage for one in self.sums}
+
+    @property
+    def end(self) -> int:
+        """The last instruction, sums included."""
+        return self.last + len(self.sums)
+
+
+class Run:
+    """Walks that may be a group: tile after tile computes the same as one after the other.
+
+    What is written in the group must be read there at the same place of the same tile.
+    """
+
+    def __init__(self, least_elements: int) -> None:
+        self._least = least_elements
+        self.walks: list[Walk] = []
+        self._written: dict[int, Operand] = {}
+        self._read: dict[int, set[Operand]] = {}
+
+    def add(self, walk: Walk | None) -> bool:
+        """Add a walk if it may join; return whether it has."""
+        if walk is None or walk.total < self._least or (self.walks and walk.total != self.walks[0].total):
+            return False
+        result, *operands = walk.operands
+        if self._written.get(result.storage, result) != result or self._read.get(result.storage, set()) - {result}:
+            return False
+        for operand in operands:
+            if (
+                result if operand.storage == result.storage else self._written.get(operand.storage, operand)
+            ) != operand:
+                return False
+        self._written[result.storage] = result
+        for operand in operands:
+            self._read.setdefault(operand.storage, set()).add(operand)
+        self.walks.append(walk)
+        return True
 
 
 def walk_of(instruction: Instruction) -> Walk | None:
@@ -98,8 +162,26 @@ def walk_of(instruction: Instruction) -> Walk | None:
     return Walk(total, tuple(found))
 
 
+def sum_of(instruction: Instruction) -> Sum | None:
+    """Return which elements an instruction sums, or None if it is no sum or mean of all of a contiguous tensor."""
+    if instruction.op.name not in ("sum", "mean", "sum_to_shape"):
+        return None
+    slots = machine.table("slots")
+    source, result = slots[instruction.operands[0]], slots[instruction.results[0]]
+    dtype = int(source["dtype"])
+    if result["numel"] != 1 or not source["flags"] & CONTIGUOUS or dtype < FLOAT32 or result["dtype"] != dtype:
+        return None
+    item = ITEM_BYTES[dtype]
+    read = Operand(instruction.operand_storages[0], int(source["offset"]) * item, 1, item, dtype)
+    written = Operand(instruction.result_storages[0], int(result["offset"]) * item, 0, item, dtype)
+    return Sum(int(source["numel"]), read, written, instruction.op.name == "mean")
+
+
 def find_groups(
-    walks: Sequence[Walk | None], lifetimes: dict[int, tuple[int, int]], least_elements: int = LEAST_ELEMENTS
+    walks: Sequence[Walk | None],
+    lifetimes: dict[int, tuple[int, int]],
+    least_elements: int = LEAST_ELEMENTS,
+    sums: Sequence[Sum | None] = (),
 ) -> list[Group]:
     """Return the groups among instructions.
 
@@ -107,48 +189,51 @@ def find_groups(
         walks: of the instructions, in order.
         lifetimes: of storages that hold intermediate results: the first and last instruction that touches them.
         least_elements: how many a group must walk.
+        sums: of the instructions, where groups may end with sums.
     """
     groups: list[Group] = []
-    members: list[Walk] = []
+    run = Run(least_elements)
     for k, walk in enumerate([*walks, None]):
-        fits = walk is not None and walk.total >= least_elements
-        if walk is not None and fits and _may_join(members, walk):
-            members.append(walk)
+        if run.add(walk):
             continue
-        if len(members) > 1:
-            groups.append(Group(k - len(members), k - 1, members))
-        members = [walk] if walk is not None and fits else []
+        count = len(run.walks)
+        found = _sums_of(run.walks, sums[k : k + MAX_SUMS]) if count else []
+        if count > 1 or found:
+            groups.append(Group(k - count, k - 1, run.walks, found))
+        run = Run(least_elements)
+        run.add(walk)
     for group in groups:
         _choose_local(group, lifetimes)
     return groups
 
 
+def _sums_of(walks: Sequence[Walk], sums: Sequence[Sum | None]) -> list[Sum]:
+    """Return the sums, of what the walks have made, that come first."""
+    made = {walk.operands[0]: walk.total for walk in walks}
+    touched = {operand.storage for walk in walks for operand in walk.operands}
+    found: list[Sum] = []
+    for one in sums:
+        if one is None or made.get(one.source) != one.total or one.result.storage in touched:
+            break
+        found.append(one)
+        touched.add(one.result.storage)
+    return found
+
+
 def widen_lifetimes(groups: Sequence[Group], lifetimes: dict[int, tuple[int, int]]) -> None:
     """Have what a group touches live as long as the group, all of whose members run on one tile before the next."""
     for group in groups:
-        for storage in {operand.storage for walk in group.walks for operand in walk.operands} & lifetimes.keys():
+        for storage in group.storages & lifetimes.keys():
             first, last = lifetimes[storage]
-            lifetimes[storage] = (min(first, group.first), max(last, group.last))
-
-
-def _may_join(members: list[Walk], walk: Walk) -> bool:
-    """Return whether tile after tile computes the same as member after member.
-
-    What is written in the group must be read there at the same place of the same tile.
-    """
-    if not members or members[0].total != walk.total:
-        return False
-    places = {operand.storage: operand for member in [*members, walk] for operand in member.operands[:1]}
-    return all(
-        operand == places[operand.storage]
-        for member in [*members, walk]
-        for operand in member.operands
-        if operand.storage in places
-    )
+            lifetimes[storage] = (min(first, group.first), max(last, group.end))
 
 
 def _choose_local(group: Group, lifetimes: dict[int, tuple[int, int]]) -> None:
-    """Give a local buffer to what only the members touch, and the buffer to another when it is over."""
+    """Find what only the members touch, and give it a local buffer, which another gets when it is over."""
+    for k, walk in enumerate(group.walks, group.first):
+        first, last = lifetimes.get(walk.operands[0].storage, (-1, -1))
+        if first == k and last <= group.end:
+            group.unstored.add(walk.operands[0].storage)
     free: list[int] = []
     count = 0
     for k, walk in enumerate(group.walks, group.first):

@@ -58,12 +58,15 @@ class Instruction:
 
     def reads(self) -> Iterator[int]:
         """Yield the storages whose contents the kernel reads."""
-        unread = {name.lstrip("*") for name in self.op.shape_only}
-        names = [name.lstrip("*") for name in self.op.inputs]
-        for k, storage in enumerate(self.operand_storages):
-            name = names[k % len(names)] if self.op.variadic else names[k]
-            if storage >= 0 and name not in unread:
-                yield storage
+        if not self.op.shape_only:  # of nearly all ops: the quick way
+            yield from (storage for storage in self.operand_storages if storage >= 0)
+        else:
+            unread = {name.lstrip("*") for name in self.op.shape_only}
+            names = [name.lstrip("*") for name in self.op.inputs]
+            for k, storage in enumerate(self.operand_storages):
+                name = names[k % len(names)] if self.op.variadic else names[k]
+                if storage >= 0 and name not in unread:
+                    yield storage
         if self.in_place and self.op.accumulates:
             yield self.result_storages[0]
 

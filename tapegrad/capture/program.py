@@ -6,18 +6,25 @@ import ctypes
 import inspect
 import os
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from tapegrad.capture import legal
+from tapegrad.capture.common import without_repetition
 from tapegrad.capture.dead_code import without_dead_code
 from tapegrad.capture.errors import CaptureError
-from tapegrad.capture.fusion import Group, Operand, Walk, find_groups, walk_of, widen_lifetimes
+from tapegrad.capture.folding import without_constants
+from tapegrad.capture.fusion import Group, Operand, Walk, find_groups, sum_of, walk_of, widen_lifetimes
+from tapegrad.capture.gather import gathered
+from tapegrad.capture.generated import Generated, Loops
 from tapegrad.capture.notes import Instruction, Notes
+from tapegrad.capture.passes import check_names
 from tapegrad.capture.plan import Plan, lifetimes_of, plan_memory
 from tapegrad.capture.storages import classify, slot_of, storage_of
+from tapegrad.kernels.fused import STRIP
 from tapegrad.native.dtypes import DTYPE_NAMES, FLOAT32, FLOAT64
 from tapegrad.runtime import replay
 from tapegrad.runtime.blocks import _SMALL as _SMALL_BLOCK
@@ -77,15 +84,22 @@ class Program:
         arguments: the tensors that the function got.
         outputs: the tensors that it returned, of which a run makes copies.
         others: tensors that it can reach.
+        without: names of passes to leave out; see ``PASSES``.
 
     Raises:
         CaptureError: a replay could not repeat the run.
     """
 
     def __init__(
-        self, notes: Notes, arguments: Sequence[Tensor], outputs: Sequence[Tensor], others: Sequence[Tensor]
+        self,
+        notes: Notes,
+        arguments: Sequence[Tensor],
+        outputs: Sequence[Tensor],
+        others: Sequence[Tensor],
+        without: Collection[str] = (),
     ) -> None:
         self.notes = notes
+        self._passes = check_names(without)
         self.storages = classify(notes, arguments)
         if self.storages.problem:
             raise CaptureError(self.storages.problem)
@@ -96,14 +110,41 @@ class Program:
         self._kept: list[Tensor] = []
         self._take_arguments(arguments)
         self._shared = self._shared_with(arguments, others)
-        live = {*self.storages.written, *self.storages.inputs, *self.storages.kept, *map(storage_of, outputs)}
-        self.instructions = without_dead_code(notes.instructions, live)
+        returned = {*map(storage_of, outputs)}
+        live = {*self.storages.written, *self.storages.inputs, *self.storages.kept, *returned}
+        self.instructions = self._optimised(notes.instructions, live, returned)
         self._outputs = [self._output(tensor) for tensor in outputs]
         self._adopt_rows(outputs)
         self.plan = self._place(outputs)
         self._words = self._build(notes, arguments, others)
         self.address = int(self._words.ctypes.data)
         _programs.add(self)
+
+    def _optimised(self, instructions: Sequence[Instruction], live: set[int], outputs: set[int]) -> list[Instruction]:
+        """Return the instructions after the passes over them, each of which is checked."""
+        found = self.storages
+        temporary, sizes = found.temporary - outputs, machine.table("storages")["bytes"]
+        runs: dict[str, Callable[[list[Instruction]], list[Instruction]]] = {
+            "dead_code": lambda code: without_dead_code(code, live),
+            "folding": lambda code: without_constants(code, found.constants, temporary, sizes),
+            "common": lambda code: without_repetition(code, found.temporary | found.kept, temporary),
+            "gather": self._gathered,
+        }
+        given = [instruction for instruction in instructions if instruction.kernel]
+        for name, run in runs.items():
+            if name in self._passes:
+                made = run(given)
+                found.temporary -= found.constants
+                if legal.ENABLED:
+                    legal.check_pass(name, given, made, live, found.constants)
+                given = made
+        return given
+
+    def _gathered(self, instructions: list[Instruction]) -> list[Instruction]:
+        walks = [walk_of(instruction) for instruction in instructions]
+        order = gathered(instructions, walks)
+        self._walks = [walks[k] for k in order]
+        return [instructions[k] for k in order]
 
     # ---- rows ----
 
@@ -165,9 +206,15 @@ class Program:
         temporary = self.storages.temporary - {storage_of(tensor) for tensor in outputs}
         rows = machine.table("storages")
         lifetimes = lifetimes_of(self.instructions, temporary)
-        self._walks = [walk_of(instruction) for instruction in self.instructions]
-        self.groups = find_groups(self._walks, lifetimes)
-        for storage in {storage for group in self.groups for storage in group.local}:
+        if "gather" not in self._passes:
+            self._walks = [walk_of(instruction) for instruction in self.instructions]
+        if "tiles" in self._passes:
+            sums = [sum_of(instruction) for instruction in self.instructions]
+            self.groups = find_groups(self._walks, lifetimes, sums=sums if "generated" in self._passes else ())
+        else:
+            self.groups = []
+        self._loops = Loops(self.groups, self.instructions) if "generated" in self._passes else Loops([], [])
+        for storage in {storage for group in self.groups for storage in self._loops.nowhere(group)}:
             del lifetimes[storage]
             machine.release_block(storage)
         widen_lifetimes(self.groups, lifetimes)
@@ -191,17 +238,10 @@ class Program:
         mine["free_blocks"], mine["arena"], mine["arena_end"] = _spare.pop() if _spare else (0, 0, 0)
         weakref.finalize(self, _give_back_blocks, self._state).atexit = False
         self._blocks: list[Any] = []  # memory that the words lead to
-        self._patches: dict[int, list[tuple[int, int]]] = {storage: [] for storage in self.storages.inputs}
-        code = list(self._steps())
         words = np.zeros(replay.HEAD_WORDS, np.int64)
-        words[replay.COUNT] = len(code)
-        words[replay.CODE] = self._memory([[s.kind, s.function, s.argument, s.extra] for s in code])
-        for k, step in enumerate(code):
-            for place, operand in enumerate((*step.operands, *step.operands[-1:])[:3], 1):
-                self._set_address(int(words[replay.CODE]) + 8 * (replay.INSTRUCTION_WORDS * k + place), operand)
+        self._set_code(words)
         words[replay.STATE_BLOCK], words[replay.MACHINE] = self._state.ctypes.data, machine.address
         words[replay.RUN], words[replay.RUN_STEPS] = compile_one("run_program"), compile_one("run_steps")
-        self._set_inputs(words)
         checks = self._checks(arguments)
         words[replay.CHECK_COUNT], words[replay.CHECKS] = len(checks), self._memory(checks)
         grads = self._gradients(notes, others)
@@ -211,6 +251,28 @@ class Program:
         written = sorted(self.storages.written | made)
         words[replay.WRITTEN_COUNT], words[replay.WRITTEN] = len(written), self._memory(written)
         return words
+
+    def _set_code(self, words: Any) -> None:
+        """Write the instructions into memory, and what leads to them into the head."""
+        self._patches: dict[int, list[tuple[int, int]]] = {storage: [] for storage in self.storages.inputs}
+        code = list(self._steps())
+        words[replay.COUNT] = len(code)
+        words[replay.CODE] = self._memory([[s.kind, s.function, s.argument, s.extra] for s in code])
+        for k, step in enumerate(code):
+            for place, operand in enumerate((*step.operands, *step.operands[-1:])[:3], 1):
+                self._set_address(int(words[replay.CODE]) + 8 * (replay.INSTRUCTION_WORDS * k + place), operand)
+        self._set_inputs(words)
+
+    def generate(self) -> None:
+        """Compile loops for the groups that run tile by tile; later runs have them."""
+        self._loops.compile()
+        machine.hold_program(self.address)
+        try:
+            self._set_code(self._words)
+            for own in self._inputs:  # the words just written are not bound to any argument
+                machine.table("storages")["address"][storage_of(own)] = 0
+        finally:
+            machine.let_program_go(self.address)
 
     def _memory(self, values: Any) -> int:
         block = np.array(values, np.int64).reshape(-1)
@@ -232,8 +294,9 @@ class Program:
         k = 0
         while k < len(self.instructions):
             if k in groups:
-                self.spans.append((k, groups[k].last + 1))
-                yield self._tiles(groups[k])
+                loop = self._loops.of(groups[k])
+                self.spans.append((k, groups[k].end + 1 if loop else groups[k].last + 1))
+                yield self._fused(*loop) if loop else self._tiles(groups[k])
             else:
                 self.spans.append((k, k + 1))
                 yield self._step(self.instructions[k], self._walks[k])
@@ -280,6 +343,19 @@ class Program:
                 )
         words = [len(members), replay.TILE, group.walks[0].total, start]
         return Step(replay.RUN_TILES, 0, self._memory(words))
+
+    def _fused(self, made: Generated, kernel: int) -> Step:
+        """Return the step that runs a group by the kernel that was made for it."""
+        first = len(made.loop.applied)
+        places = (*made.loaded, *made.stored)
+        arguments = self._memory([0] * (first + len(places) + 2 * len(made.sums)))
+        for k, operand in enumerate(places, first):
+            self._set_address(arguments + 8 * k, operand)
+        for k, operand in enumerate(made.sums):
+            word = arguments + 8 * (first + len(places) + 2 * k)
+            ctypes.c_int64.from_address(word).value = self._memory([0] * (made.total // STRIP + 1))
+            self._set_address(word + 8, operand)
+        return Step(replay.RUN_FUSED, 0, self._memory([kernel, made.total, arguments, len(made.sums)]))
 
     def _address(self, operand: Operand) -> int:
         return int(machine.table("storages")["address"][operand.storage]) + operand.offset
@@ -369,6 +445,8 @@ class Program:
         Args:
             handles: the handles, ints.
         """
+        if self._loops.due:
+            self._count_runs(1)
         return machine.replay(self.address, *handles)
 
     def expect_no_allocation(self) -> None:
@@ -383,7 +461,19 @@ class Program:
         Args:
             handles: the handles, ints.
         """
+        if self._loops.due:
+            self._count_runs(ctypes.c_int64.from_address(steps + 8).value)
         return machine.replay_steps(self.address, *handles, steps)
+
+    def _count_runs(self, count: int) -> None:
+        self._loops.due -= count
+        if self._loops.due <= 0:
+            self._loops.due = 0
+            self.generate()
+
+    def lies_in_memory(self, storage: int) -> bool:
+        """Return whether a run writes an intermediate result into memory."""
+        return storage in self.plan.places and storage not in self._loops.unstored
 
     @property
     def output_slots(self) -> list[int]:
@@ -435,8 +525,8 @@ class Program:
 
 def _marks(group: Group) -> Iterator[tuple[int, str]]:
     """Yield a bracket beside each member of a group."""
-    for k in range(group.first, group.last + 1):
-        yield k, "┌" if k == group.first else "└" if k == group.last else "│"
+    for k in range(group.first, group.end + 1):
+        yield k, "┌" if k == group.first else "└" if k == group.end else "│"
 
 
 def _shape(slot: int) -> list[int]:

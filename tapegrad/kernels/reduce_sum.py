@@ -18,8 +18,9 @@ from tapegrad.native.cache import jit
 from tapegrad.native.dtypes import FLOAT32, FLOAT64, INT64, ITEM_BYTES, POINTERS, SCALARS
 from tapegrad.native.pointers import float64_from_bits
 
-_BLOCK = 1024
+BLOCK = 1024  # elements whose sum is added to the total at once
 Finish = Callable[..., Any]
+_float64_at = POINTERS[FLOAT64]
 
 
 def _blocked(dtype: int, lanes: Callable[..., Any]) -> Callable[..., Any]:
@@ -28,12 +29,12 @@ def _blocked(dtype: int, lanes: Callable[..., Any]) -> Callable[..., Any]:
 
     @jit
     def row(x_address, n, c, scratch):
-        if n <= _BLOCK:
+        if n <= BLOCK:
             return np.float64(lanes(pointer(x_address), n, scalar(c)))
         total = 0.0
         lost = 0.0  # what rounding took from the total so far
-        for first in range(0, n, _BLOCK):
-            part = np.float64(lanes(pointer(x_address + first * size), min(n - first, _BLOCK), scalar(c)))
+        for first in range(0, n, BLOCK):
+            part = np.float64(lanes(pointer(x_address + first * size), min(n - first, BLOCK), scalar(c)))
             new = total + part
             lost += (total - new) + part if abs(total) >= abs(part) else (part - new) + total
             total = new
@@ -42,14 +43,32 @@ def _blocked(dtype: int, lanes: Callable[..., Any]) -> Callable[..., Any]:
     return row
 
 
+def block_sum(dtype: int) -> Callable[..., Any]:
+    """Return ``sum(pointer, n, zero)``: that of a block of floats, as `sum_parts` has it."""
+    return row_reducer(dtype, dtype, 0, step_of(add), add)
+
+
+@jit
+def sum_of_blocks(parts_address, count):
+    """Return the sum of the float64 sums of blocks, added as in a row of several blocks."""
+    parts = _float64_at(parts_address)
+    total = 0.0
+    lost = 0.0
+    for k in range(count):
+        part = parts[k]
+        new = total + part
+        lost += (total - new) + part if abs(total) >= abs(part) else (part - new) + total
+        total = new
+    return total + lost if lost == lost else total
+
+
 def _float_columns(dtype: int) -> Callable[..., int]:
     """Return ``columns(totals, x_address, row_stride, rows, n)``: sums of eight rows by a tree, added in float64."""
     pointer, size = POINTERS[dtype], ITEM_BYTES[dtype]
-    totals_at = POINTERS[FLOAT64]
 
     @jit
     def columns(totals_address, x_address, row_stride, rows, n):
-        totals = totals_at(totals_address)
+        totals = _float64_at(totals_address)
         step = row_stride * size
         eights = rows & ~7
         for r in range(0, eights, 8):
@@ -83,7 +102,7 @@ def sum_parts(dtype: int, result: int, finish: Finish | None = None) -> Reductio
     scalar = SCALARS[result]
     finish = finish or jit(lambda total, count, parameter: scalar(total))
     if dtype >= FLOAT32:
-        row = _blocked(dtype, row_reducer(dtype, dtype, 0, step_of(add), add))
+        row = _blocked(dtype, block_sum(dtype))
         return Reduction(dtype, result, FLOAT64, 0, row, _add_each, _add, finish, _float_columns(dtype))
     lanes = row_reducer(dtype, INT64, 0, step_of(add), add)
     return Reduction(dtype, result, INT64, 0, _whole_row(dtype, lanes), _add_each, _add, finish)
@@ -140,9 +159,9 @@ def exponential_parts(dtype: int, result: int) -> Reduction:
         buffer = pointer(scratch)
         centre = scalar(c)
         total = 0.0
-        for first in range(0, n, _BLOCK):
+        for first in range(0, n, BLOCK):
             x = pointer(x_address + first * size)
-            m = min(n - first, _BLOCK)
+            m = min(n - first, BLOCK)
             for i in range(np.uintp(m)):
                 buffer[i] = exp(x[i] - centre)
             total += np.float64(lanes(buffer, m, centre))

@@ -214,6 +214,13 @@ def jit_inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     return helper
 
 
+def jit_exact(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a helper as `jit_inlined` does whose operations stay as they are written, whatever surrounds them."""
+    helper = _Helper(function, {**OPTIONS, "fastmath": False, "forceinline": True})
+    functools.update_wrapper(helper, function)
+    return helper
+
+
 def jit_sums(function: Callable[..., Any]) -> Callable[..., Any]:
     """Make a helper as `jit` does whose sums over a loop LLVM may take in the order of the vectors' lanes.
 

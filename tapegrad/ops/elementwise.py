@@ -65,8 +65,15 @@ def elementwise(
     fixed, scalars = fixed or {}, scalars or {}
     operands = (*inputs, *scalars)
 
+    def chosen_for(dtype: int) -> Callable[..., Any]:
+        return formula if callable(formula) else formula[_category(dtype, formula)]
+
+    def scalar_formula(dtypes_in: tuple[int, ...], result_dtype: int) -> Callable[..., Any] | None:
+        dtype = next((d for d, name in zip(dtypes_in, operands, strict=True) if name not in fixed), dtypes_in[0])
+        return None if repair is not None and 1 << dtype & FLOATS else chosen_for(dtype)
+
     def kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
-        chosen = formula if callable(formula) else formula[_category(dtype, formula)]
+        chosen = chosen_for(dtype)
         dtypes_in = tuple(fixed.get(operand_name, dtype) for operand_name in operands)
         repaired = repair if 1 << dtype & FLOATS else None
         return make_loop(chosen, dtypes_in, result_dtype, scalars=len(scalars), repair=repaired)
@@ -76,6 +83,7 @@ def elementwise(
             name=name,
             inputs=operands,
             kernel=kernel,
+            formula=scalar_formula,
             result=result,
             dtypes=dtypes,
             vjp=vjp,

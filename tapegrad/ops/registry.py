@@ -58,6 +58,8 @@ class Op:
         inputs: names of the operands; names with a ``*`` for any number of them, which take these roles in turn
             (``("*params", "*grads")``: a parameter, its gradient, the next parameter, ...).
         kernel: makes the Python source of a kernel from the operands' dtype code and the result's.
+        formula: of an elementwise op, the scalar function that its kernel applies, for the operands' dtypes and the
+            result's; None where there is more to it.
         infer: the shape rule ``infer(st, frame)`` of an op that is not elementwise.
         vjp: the gradient rule.
         shape_only: names of operands whose values neither kernel nor rule read.
@@ -81,6 +83,7 @@ class Op:
     dtypes: int = ALL_DTYPES
     outputs: int = 1
     kernel: Callable[[int, int], Callable[..., int]] | None = None
+    formula: Callable[[tuple[int, ...], int], Callable[..., Any] | None] | None = None
     infer: Callable[..., int] | None = None
     vjp: Callable[..., Any] | None = None
     shape_only: tuple[str, ...] = ()

@@ -1,6 +1,7 @@
 """Ops that the machine itself emits: casts, copies, the sum that undoes broadcasting; see strided_views.py too."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -38,10 +39,12 @@ def _zeros_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     return kernel
 
 
+def _converted(dtypes: tuple[int, ...], result_dtype: int) -> Callable[..., Any]:
+    return (lambda x: x != 0) if result_dtype == BOOL else (lambda x: x)
+
+
 def _convert_loop(dtype: int, result_dtype: int) -> Callable[..., int]:
-    if result_dtype == BOOL:
-        return make_loop(lambda x: x != 0, (dtype,), result_dtype)
-    return make_loop(lambda x: x, (dtype,), result_dtype)
+    return make_loop(_converted((dtype,), result_dtype), (dtype,), result_dtype)
 
 
 declare(
@@ -50,6 +53,7 @@ declare(
         inputs=("input",),
         result=FROM_ATTRIBUTE,
         kernel=_convert_loop,
+        formula=_converted,
         vjp=lambda g, y, x: g,  # the sweep brings a gradient to its operand's dtype
         public=False,
         math="x in another dtype",

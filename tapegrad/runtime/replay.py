@@ -11,7 +11,7 @@ from tapegrad.native.atomics import atomic_store, compare_exchange, pause
 from tapegrad.native.cache import jit
 from tapegrad.native.fastcall import as_int64, from_int64, new_tuple, set_tuple_item
 from tapegrad.native.parallel import parallel_for
-from tapegrad.native.pointers import call1, call2, float64_at, int64_at, pointer_to, stack_words, symbol
+from tapegrad.native.pointers import call1, call2, call3, float64_at, int64_at, pointer_to, stack_words, symbol
 from tapegrad.runtime.blocks import give_block
 from tapegrad.runtime.elementwise import run_elementwise
 from tapegrad.runtime.emit import emit_one
@@ -67,7 +67,7 @@ INPUT_SLOT, INPUT_STORAGE, INPUT_PATCH, INPUT_PATCH_COUNT, INPUT_WRITTEN, INPUT_
     8
 )
 INSTRUCTION_WORDS = 4
-RUN_PLAIN, RUN_ELEMENTWISE, RUN_GENERAL, RUN_TILES, RUN_SCALAR = range(5)
+RUN_PLAIN, RUN_ELEMENTWISE, RUN_GENERAL, RUN_TILES, RUN_FUSED, RUN_SCALAR = range(6)
 SCALAR_OPS = ("add", "sub", "mul", "div", "neg")  # of one number: a kernel's prologue would take most of the time
 
 # what replay returns where it does not run; statuses of kernels are below
@@ -80,6 +80,10 @@ TILE_MEMBER_WORDS = 32  # kernel, count of operands, (address, 0, stride) of eac
 TILE = 1024  # elements: the buffers of some intermediate results lie in the first-level cache together
 MAX_LOCALS = 64
 _TILES_A_TASK = 8
+
+# words of a group that one kernel computes, made for it; see kernels/fused.py
+FUSED_KERNEL, FUSED_TOTAL, FUSED_ARGUMENTS, FUSED_SUMS = range(4)
+_FUSED_TASK = 1 << 15  # elements: 10 to 100 us of work
 _SPINS, _WAIT = 2000, 50  # turns of about 20 ns, then microseconds of sleep, while another thread runs the program
 _ANY_SIZE = 1 << 60  # of an input, whose own size is known to the tensor that is given
 
@@ -161,6 +165,23 @@ def _run_group(st, group):
     return parallel_for(state_of(st).pool, _run_tiles, group, (words[TILE_TOTAL] + task - 1) // task)
 
 
+@jit
+def _run_fused_task(context, k, scratch):
+    words = int64_at(context)
+    start = k * _FUSED_TASK
+    return call3(words[FUSED_KERNEL], words[FUSED_ARGUMENTS], start, min(start + _FUSED_TASK, words[FUSED_TOTAL]))
+
+
+@jit
+def _run_fused(st, group):
+    words = int64_at(group)
+    total = words[FUSED_TOTAL]
+    parallel_for(state_of(st).pool, _run_fused_task, group, (total + _FUSED_TASK - 1) // _FUSED_TASK)
+    if words[FUSED_SUMS]:
+        call3(words[FUSED_KERNEL], words[FUSED_ARGUMENTS], -1, total)
+    return 0
+
+
 def run_program(program, unused):
     """Run the instructions of a program once; return 0 or the status of the kernel that has failed."""
     head = int64_at(program)
@@ -179,6 +200,8 @@ def run_program(program, unused):
             run_elementwise(st, code[at + 1], code[at + 2], code[at + 3])
         elif kind == RUN_TILES:
             _run_group(st, code[at + 2])
+        elif kind == RUN_FUSED:
+            _run_fused(st, code[at + 2])
         else:
             _run_scalar(kind - RUN_SCALAR, code[at + 1], code[at + 2], code[at + 3])
         at += INSTRUCTION_WORDS
@@ -488,7 +511,21 @@ def release_block(self, args, count):
     return from_int64(0)
 
 
+def hold_program(self, args, count):
+    """hold_program(program): wait until no thread runs a program, and keep it from being run"""
+    hold(as_int64(int64_at(args)[0]))
+    return from_int64(0)
+
+
+def let_program_go(self, args, count):
+    """let_program_go(program): let it be run again"""
+    let_go(as_int64(int64_at(args)[0]))
+    return from_int64(0)
+
+
 REPLAY_ENTRY_POINTS = {
+    "hold_program": hold_program,
+    "let_program_go": let_program_go,
     "replay": replay,
     "replay_steps": replay_steps,
     "new_input": new_input,

@@ -1,0 +1,37 @@
+"""Pass: what depends on constants alone is not computed again: its value in the recording is a constant too."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from tapegrad.capture.notes import Instruction
+from tapegrad.capture.values import is_pure, write_counts
+
+MOST_BYTES = 1 << 20  # of a constant: larger ones would take more from the caches than computing them takes time
+
+
+def without_constants(
+    instructions: Sequence[Instruction],
+    constants: set[int],
+    temporary: Collection[int],
+    sizes: Any,
+) -> list[Instruction]:
+    """Return the instructions without those that compute constants, whose storages are added to ``constants``.
+
+    Args:
+        instructions: in order.
+        constants: the storages whose contents never change.
+        temporary: the storages whose contents nobody sees after the call; they hold what the recording put there.
+        sizes: of each storage its bytes.
+    """
+    counts = write_counts(instructions)
+    kept = []
+    for instruction in instructions:
+        results = [storage for storage in instruction.result_storages if storage >= 0]
+        small = sum(sizes[storage] for storage in results) <= MOST_BYTES
+        if small and is_pure(instruction, temporary, counts) and constants.issuperset(instruction.reads()):
+            constants.update(results)
+        else:
+            kept.append(instruction)
+    return kept

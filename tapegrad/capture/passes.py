@@ -1,0 +1,26 @@
+"""The passes over captured programs, by name: each can be left out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+PASSES = {
+    "dead_code": "leave out what nobody reads",
+    "folding": "make constants of what depends on constants alone",
+    "common": "compute the same value only once",
+    "gather": "bring elementwise instructions of one length together",
+    "tiles": "run groups of them tile by tile",
+    "generated": "compile loops for the groups that are run often",
+}
+
+
+def check_names(without: Collection[str]) -> frozenset[str]:
+    """Return the names of the passes but for some.
+
+    Raises:
+        ValueError: a name is none of a pass.
+    """
+    names = {without} if isinstance(without, str) else set(without)
+    if names - PASSES.keys():
+        raise ValueError(f"there is no pass {min(names - PASSES.keys())!r}, only {', '.join(PASSES)}")
+    return frozenset(PASSES.keys() - names)

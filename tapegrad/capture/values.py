@@ -1,0 +1,45 @@
+"""What an instruction's result depends on: for the passes that find the same value twice, or one that never changes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from tapegrad.capture.notes import Instruction
+from tapegrad.runtime.machine import machine
+
+Geometry = tuple[Any, ...]
+
+
+def geometries(instructions: Sequence[Instruction]) -> dict[int, Geometry]:
+    """Return dtype, offset, shape and strides of each slot that instructions name."""
+    named = sorted({slot for i in instructions for slot in (*i.results, *i.operands) if slot >= 0})
+    rows = machine.table("slots")[named]
+    columns = [rows[name].tolist() for name in ("ndim", "dtype", "offset", "shape", "strides")]
+    return {
+        slot: (dtype, offset, tuple(shape[:ndim]), tuple(strides[:ndim]))
+        for slot, ndim, dtype, offset, shape, strides in zip(named, *columns, strict=True)
+    }
+
+
+def write_counts(instructions: Sequence[Instruction]) -> Counter[int]:
+    """Return how often each storage is written."""
+    return Counter(storage for instruction in instructions for storage in instruction.writes())
+
+
+def is_pure(instruction: Instruction, made: Collection[int], counts: Counter[int]) -> bool:
+    """Return whether an instruction makes values that depend on its operands alone and stay as they are.
+
+    Args:
+        instruction: the instruction.
+        made: the storages that the call makes.
+        counts: how often each storage is written.
+    """
+    results = [storage for storage in instruction.result_storages if storage >= 0]
+    return (
+        bool(results)
+        and not instruction.in_place
+        and not any(True for _ in instruction.updates())
+        and all(storage in made and counts[storage] == 1 for storage in results)
+    )
