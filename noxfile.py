@@ -120,7 +120,7 @@ def bench(session: nox.Session) -> None:
     session.run("python", "benchmarks/compare_steps.py", "--quick", "--threads", "1", "policy")
     with session.chdir("benchmarks"):
         session.run("asv", "machine", "--yes")
-        session.run("asv", "run", "--quick", "--environment", "existing", "--bench", "quick", success_codes=[0, 2])
+        session.run("asv", "run", "--strict", "--quick", "--environment", "existing", "--bench", "quick")
 
 
 @nox.session
