@@ -13,7 +13,7 @@ copyright = "2026, tapegrad contributors"
 version = release = __version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "docstrings", "reference_pages", "op_table", "floors_drawing"]
-exclude_patterns = ["_build", "api/_*"]
+exclude_patterns = ["_build", "api/_*", "peers_table.md"]
 nitpicky = True
 # annotations name what has no page here: Python's and Numba's types, private classes
 nitpick_ignore_regex = [(r"py:(class|exc|data)", ".*")]

@@ -83,3 +83,9 @@ def test_the_table_of_checks_is_complete():
     table = re.findall(r"^\| ((?:`\w+`,? ?)+)", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
     listed = re.findall(r"`(\w+)`", "".join(table))
     assert len(sessions) > 10 and set(sessions) <= set(listed)
+
+
+def test_the_readme_has_the_section_that_the_page_on_performance_shows():
+    page, readme = (ROOT / "docs" / "performance.md").read_text(), (ROOT / "README.md").read_text()
+    first, last = re.findall(r':(?:start-after|end-before): "(.*)"', page)
+    assert first in readme.partition(last)[0]
