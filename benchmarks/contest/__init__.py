@@ -1,0 +1,1 @@
+"""What ``peers.py`` is made of: the workloads in each library, worker processes, measurements, the report."""
