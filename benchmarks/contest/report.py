@@ -13,8 +13,8 @@ Rows = Iterable[Sequence[str]]
 EXPLANATION = """\
 Every contestant starts from the same weights and data and has given the same results for five steps before it is timed;
 it runs in a process of its own, and they take turns. Times are medians of a step; in brackets, over ours. The last
-columns: the best peer's time over ours, in bold where it reaches what is aimed at, and our time over the limit: FLOPs at
-the peak of multiply-adds plus bytes at the bandwidth of a copy of as much memory, measured in the same run."""
+columns: the best peer's time over ours, in bold where it reaches what is aimed at, and our time over the limit: FLOPs
+at the peak of multiply-adds plus bytes at the bandwidth of a copy of as much memory, measured in the same run."""
 
 
 def table(header: Sequence[str], rows: Rows) -> list[str]:
