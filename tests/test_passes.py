@@ -210,6 +210,25 @@ def test_checked_replays_of_generated_loops():
     assert captured.variants[0].checks_left == 0
 
 
+@pytest.mark.parametrize("kind", ["layer", "group"])
+def test_results_that_nobody_reads_are_left_out(kind):
+    weight, bias = (tg.ones(12, requires_grad=True) for _ in range(2))
+
+    def function(x):
+        x = x.reshape(-1, 12).detach().requires_grad_()
+        y = F.layer_norm(x, (12,), weight, bias) if kind == "layer" else F.group_norm(x, 4, weight, bias)
+        grads = tg.autograd.grad(y, (x, weight, bias), x.detach() * 2)
+        return grads[1:]
+
+    captured = tg.compile(function, check=2)
+    for seed in range(5):
+        for a, b in zip(values(function(numbers(seed, 1200))), values(captured(numbers(seed, 1200))), strict=True):
+            np.testing.assert_array_equal(a, b)
+    norms = [i for i in program_of(captured).instructions if i.op.name.startswith("norm_rows")]
+    assert [i.results[0] for i in norms] == [-1, -1]
+    assert "norm_rows_backward" in str(program_of(captured))
+
+
 UNARY = ("neg", "tanh", "exp", "relu", "sigmoid", "abs", "sin", "square")
 BINARY = ("add", "sub", "mul", "maximum", "div")
 STEP = st.tuples(st.sampled_from(UNARY + BINARY), st.integers(0, 99), st.integers(0, 99), st.integers(0, 9))

@@ -56,7 +56,7 @@ class Trial:
     def _keep(self, k: int) -> None:
         """Keep copies of what instruction ``k`` has written, where it lies in memory."""
         found, storages = self._program.storages, machine.table("slots")["storage"]
-        for n, (slot, storage) in enumerate(written_by(self._program.instructions[k])):
+        for n, slot, storage in written_by(self._program.instructions[k]):
             own = self._program.slot(slot)
             if storage not in found.temporary or self._program.lies_in_memory(storage):
                 self._results[k, n] = contents(own, int(storages[own]))
@@ -72,8 +72,8 @@ class Trial:
             place = places.get(id(instruction))
             if place is None:
                 continue
-            eager = list(written_by(notes.instructions[place]))
-            for n, (_, storage) in enumerate(written_by(instruction)):
+            eager = {n: (slot, storage) for n, slot, storage in written_by(notes.instructions[place])}
+            for n, _, storage in written_by(instruction):
                 if (k, n) in self._results and self._last[storage] == place:
                     found, wanted = self._results[k, n], contents(*eager[n])
                     if not _agree(found, wanted):
@@ -83,17 +83,14 @@ class Trial:
         return ""
 
 
-def written_by(instruction: Instruction) -> Iterator[tuple[int, int]]:
-    """Yield slot and storage of everything that an instruction writes."""
+def written_by(instruction: Instruction) -> Iterator[tuple[int, int, int]]:
+    """Yield place, slot and storage of everything that an instruction writes: the results, then the operands."""
     written = set(instruction.writes())
-    for slots, storages in (
-        (instruction.results, instruction.result_storages),
-        (instruction.operands, instruction.operand_storages),
-    ):
-        for slot, storage in zip(slots, storages, strict=True):
-            if storage in written:
-                written.discard(storage)
-                yield slot, storage
+    slots = (*instruction.results, *instruction.operands)
+    for place, storage in enumerate((*instruction.result_storages, *instruction.operand_storages)):
+        if storage in written:
+            written.discard(storage)
+            yield place, slots[place], storage
 
 
 def contents(slot: int, storage: int) -> Any:

@@ -37,7 +37,7 @@ def flops_of(instruction: Instruction) -> int:
     """Return the multiplications and additions of a product or a convolution; 0 for other instructions."""
     name = instruction.op.name
     first = shape_of_slot(instruction.operands[0]) if instruction.operands and instruction.operands[0] >= 0 else []
-    result = shape_of_slot(instruction.results[0])
+    result = shape_of_slot(instruction.first_result)
     if name in _INNER:
         return 2 * math.prod(result) * first[_INNER[name]]
     if name == "convolution_nd":  # each output: a kernel over its group's channels

@@ -1,6 +1,8 @@
-"""Pass: leave out instructions whose results nobody reads."""
+"""Passes: leave out instructions whose results nobody reads, and single results where a kernel can do without."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 from tapegrad.capture.notes import Instruction
 
@@ -18,3 +20,19 @@ def without_dead_code(instructions: list[Instruction], live: set[int]) -> list[I
             needed.update(instruction.reads())
             kept.append(instruction)
     return kept[::-1]
+
+
+def without_dead_results(instructions: list[Instruction], temporary: Collection[int]) -> list[Instruction]:
+    """Return the instructions, in which results that nobody reads are absent, if their op can leave them out.
+
+    Args:
+        instructions: in order; they change in place.
+        temporary: the storages whose contents nobody sees after the call.
+    """
+    read = {storage for instruction in instructions for storage in instruction.reads()}
+    for instruction in instructions:
+        for k in instruction.op.spared:
+            storage = instruction.result_storages[k]
+            if storage in temporary and storage not in read:
+                instruction.results[k] = instruction.result_storages[k] = -1
+    return instructions

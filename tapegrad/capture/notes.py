@@ -51,6 +51,11 @@ class Instruction:
     result_storages: list[int]
     operand_storages: list[int]
 
+    @property
+    def first_result(self) -> int:
+        """The slot of the first result that there is; -1 where there is none."""
+        return next((slot for slot in self.results if slot >= 0), -1)
+
     def places(self) -> Iterator[tuple[int, int]]:
         """Yield slot and storage of each result and operand."""
         yield from zip(self.results, self.result_storages, strict=True)

@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 PASSES = {
     "dead_code": "leave out what nobody reads",
+    "dead_results": "leave out single results that nobody reads, such as a layer norm's beside its gradients",
     "folding": "make constants of what depends on constants alone",
     "common": "compute the same value only once",
     "gather": "bring elementwise instructions of one length together",

@@ -190,7 +190,7 @@ def rows_of(program: Program, times: Sequence[float]) -> list[Row]:
     for (first, end), seconds in zip(program.spans, times, strict=True):
         members = program.instructions[first:end]
         last = members[-1]
-        slot = program.slot(last.results[0])
+        slot = program.slot(last.first_result)
         name = members[0].op.name if len(members) == 1 else " + ".join(m.op.name for m in members)
         code = int(machine.table("slots")["dtype"][slot])
         rows.append(

@@ -14,7 +14,7 @@ import numpy as np
 
 from tapegrad.capture import legal
 from tapegrad.capture.common import without_repetition
-from tapegrad.capture.dead_code import without_dead_code
+from tapegrad.capture.dead_code import without_dead_code, without_dead_results
 from tapegrad.capture.errors import CaptureError
 from tapegrad.capture.folding import without_constants
 from tapegrad.capture.fusion import Group, Operand, Walk, find_groups, sum_of, walk_of, widen_lifetimes
@@ -128,6 +128,7 @@ class Program:
             "dead_code": lambda code: without_dead_code(code, live),
             "folding": lambda code: without_constants(code, found.constants, temporary, sizes),
             "common": lambda code: without_repetition(code, found.temporary | found.kept, temporary),
+            "dead_results": lambda code: without_dead_results(code, temporary),
             "gather": self._gathered,
         }
         given = [instruction for instruction in instructions if instruction.kernel]
@@ -518,7 +519,7 @@ class Program:
     def _text(self, instruction: Instruction) -> str:
         results = ", ".join(f"%{s}" for s in instruction.results if s >= 0)
         operands = ", ".join(f"%{s} {_shape(self._slots.get(s, s))}" for s in instruction.operands if s >= 0)
-        row = machine.table("slots")[self._slots.get(instruction.results[0], instruction.results[0])]
+        row = machine.table("slots")[self.slot(instruction.first_result)]
         result = f"{DTYPE_NAMES[int(row['dtype'])]} {row['shape'][: row['ndim']].tolist()}"
         return f"{results} = {instruction.op.name}({operands}) -> {result}  {instruction.line}"
 

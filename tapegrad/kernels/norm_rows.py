@@ -100,7 +100,7 @@ def make_norm_rows(dtype: int) -> Callable[..., int]:
         c = int64_at(context)
         n, run, size_of_row = c[LENGTH], c[RUN], c[LENGTH] * size
         positions = n // run
-        streamed = is_streamed(c[Y], size_of_row, size_of_row * c[ROWS])
+        streamed = c[Y] != 0 and is_streamed(c[Y], size_of_row, size_of_row * c[ROWS])
         for r in range(k * c[SHARE], min((k + 1) * c[SHARE], c[ROWS])):
             x, y = c[X] + r * size_of_row, c[Y] + r * size_of_row
             out = scratch if streamed else y
@@ -108,6 +108,8 @@ def make_norm_rows(dtype: int) -> Callable[..., int]:
             rstd = scalar(1.0 / np.sqrt(squares(x, n, mean) / n + float64_from_bits(c[EPS])))
             pointer(c[MEAN])[r] = mean
             pointer(c[RSTD])[r] = rstd
+            if c[Y] == 0:  # only the statistics are wanted
+                continue
             place = (r % c[PERIOD]) * positions * size
             if run == 1:
                 b = c[B] + place if c[B] != 0 else 0
@@ -189,6 +191,8 @@ def make_norm_rows_backward(dtype: int) -> tuple[Any, Any]:
                 pointer(c[X] + at + o), pointer(c[G] + at + o), pointer(c[W] + place + o), pointer(gw + place + o),
                 pointer(gb + place + o), m, mean, rstd, sums,
             )  # fmt: skip
+        if c[GX] == 0:  # only the factors' gradients are wanted
+            return
         shift = scalar(np.float64(rstd) * sums[0] / n) if c[SUBTRACTS] else scalar(0)
         slope = scalar(np.float64(rstd) * np.float64(rstd) * sums[1] / n)
         write_each(
@@ -217,6 +221,8 @@ def make_norm_rows_backward(dtype: int) -> tuple[Any, Any]:
                 pointer(gb + place)[p] += scalar(sums[0])
             shift += weight * sums[0]
             slope += weight * sums[1]
+        if c[GX] == 0:
+            return
         shift = np.float64(rstd) * shift / n if c[SUBTRACTS] else 0.0
         slope = np.float64(rstd) ** 3 * slope / n
         for p in range(positions):
@@ -235,7 +241,7 @@ def make_norm_rows_backward(dtype: int) -> tuple[Any, Any]:
         gb = gw + factors * size
         clear(gw, 2 * factors)
         sums, size_of_row = wide(scratch), c[LENGTH] * size
-        streamed = is_streamed(c[GX], size_of_row, size_of_row * c[ROWS])
+        streamed = c[GX] != 0 and is_streamed(c[GX], size_of_row, size_of_row * c[ROWS])
         for r in range(k * c[SHARE], min((k + 1) * c[SHARE], c[ROWS])):
             gx = c[GX] + r * size_of_row
             out = scratch + LINE if streamed else gx

@@ -129,7 +129,7 @@ def _forward_kernel(dtype: int, result_dtype: int) -> Any:
         count = _describe(st, frame, input_slot(frame, 0), input_slot(frame, 1), context)
         c = int64_at(context)
         c[B] = address_or_zero(st, input_slot(frame, 2))
-        c[Y], c[MEAN] = data_address(st, output_slot(frame, 0)), data_address(st, output_slot(frame, 1))
+        c[Y], c[MEAN] = address_or_zero(st, output_slot(frame, 0)), data_address(st, output_slot(frame, 1))
         c[RSTD] = data_address(st, output_slot(frame, 2))
         return parallel_for(state_of(st).pool, forward, context, count)
 
@@ -159,9 +159,9 @@ def _backward_kernel(dtype: int, result_dtype: int) -> Any:
         w = input_slot(frame, 2)
         count = _describe(st, frame, input_slot(frame, 1), w, context)
         c = int64_at(context)
-        c[G], c[GX] = data_address(st, input_slot(frame, 0)), data_address(st, output_slot(frame, 0))
+        c[G], c[GX] = data_address(st, input_slot(frame, 0)), address_or_zero(st, output_slot(frame, 0))
         c[MEAN], c[RSTD] = data_address(st, input_slot(frame, 3)), data_address(st, input_slot(frame, 4))
-        factors = slot_of(st, output_slot(frame, 1)).numel if w >= 0 else 0
+        factors = slot_of(st, w).numel if w >= 0 else 0
         index = size_class(2 * max(count, 1) * factors * size)
         c[PARTS] = take_block(st, index)
         if c[PARTS] == 0:
@@ -268,6 +268,7 @@ NORM_ROWS = declare(
         kind=GENERAL,
         dtypes=FLOATS,
         outputs=3,
+        spared=(0,),
         infer=forward_infer,
         kernel=_forward_kernel,
         vjp=lambda g, y, x, w, b: g[0].norm_rows_backward(x, w, y[1], y[2], attributes=OF_ENTRY).results(3),
@@ -285,6 +286,7 @@ declare(
         kind=GENERAL,
         dtypes=FLOATS,
         outputs=3,
+        spared=(0,),
         infer=backward_infer,
         kernel=_backward_kernel,
         vjp=_backward_rule,

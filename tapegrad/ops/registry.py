@@ -69,6 +69,8 @@ class Op:
             gradients of many parts of one tensor cost as much as the parts.
         shape_from_values: whether the result's shape depends on the operands' values, so that it cannot be replayed.
         writes: names of operands that the kernel writes into (optimisers' updates).
+        spared: numbers of results that the kernel leaves out where their slot is -1, as a captured program has it for
+            what nobody reads.
         reference: the same function in NumPy, for the tests.
         samples: arguments to test with; see tests/samples.py.
         math: how the docs' op table shows it.
@@ -92,6 +94,7 @@ class Op:
     accumulates: bool = False
     shape_from_values: bool = False
     writes: tuple[str, ...] = ()
+    spared: tuple[int, ...] = ()
     reference: Callable[..., Any] | None = None
     samples: Any = None
     math: str = ""
