@@ -117,7 +117,6 @@ def asv(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """The quick benchmarks, some three minutes; results into benchmarks/.asv."""
     install(session, ".[bench]")
-    session.run("python", "benchmarks/compare_steps.py", "--quick", "--threads", "1", "policy")
     with session.chdir("benchmarks"):
         session.run("asv", "machine", "--yes")
         session.run("asv", "run", "--strict", "--quick", "--environment", "existing", "--bench", "quick")
