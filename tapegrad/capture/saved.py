@@ -8,6 +8,7 @@ and the kernels are those of the loading machine; then the recording becomes a p
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,24 +19,41 @@ import numpy as np
 from tapegrad.autograd.modes import no_grad
 from tapegrad.capture.compiled import Compiled
 from tapegrad.capture.errors import CaptureError
+from tapegrad.capture.loop_checks import Array, problem_of_loop
 from tapegrad.capture.notes import Instruction, Notes, recording, release
 from tapegrad.capture.program import Program
-from tapegrad.capture.storages import storage_of
+from tapegrad.capture.stepping import Snapshot
+from tapegrad.capture.storages import slot_of, storage_of
 from tapegrad.native.dtypes import DTYPE_NAMES, ITEM_BYTES, NUMPY_DTYPES
-from tapegrad.ops.recurrent import loop_infer
+from tapegrad.ops.calls import functions
+from tapegrad.ops.recurrent import PACK, loop_infer
 from tapegrad.ops.registry import Op, registry
 from tapegrad.runtime.errors import raise_status
 from tapegrad.runtime.handle import Tensor, wrap
-from tapegrad.runtime.layout import FROM_ATTRIBUTE, MAX_NDIM, MAX_OUTPUTS
+from tapegrad.runtime.layout import CONTIGUOUS, FROM_ATTRIBUTE, MAX_NDIM, MAX_OUTPUTS
 from tapegrad.runtime.machine import machine
 from tapegrad.serialization import CheckpointError, load, save
+from tapegrad.tensor.convert import array_of
 
 VERSION = 1
 _KIND = "tapegrad program"
 _ROLES = ("input", "outside", "constant", "made")
 _MAX_ELEMENTS = 1 << 40
 _MAX_OPERANDS = 1 << 16
-_UNWEIGHTED = {"cross_entropy_rows", "ce_gradient"}  # ops that know an absent weight
+_RUNNING = ("running_mean", "running_var", "num_batches_tracked")  # all of them, or the last one or none
+_OPTIONAL_OF = {
+    "cross_entropy_rows": {"weight"},
+    "ce_gradient": {"weight"},
+    "pack_matrix": {"other"},
+    "norm_rows": {"weight"},
+    "norm_rows_backward": {"weight"},
+    "norm_channels": {"weight", *_RUNNING},
+    "norm_channels_backward": {"weight"},
+    "embedding_rows": {"weights"},
+    "embedding_add": {"weights"},
+    "embedding_take": {"weights"},
+    "resample": {"rows", "columns", "rows_back", "columns_back"},
+}
 _OPTIONAL = {"bias", "attn_mask"}  # operands that every op that has one knows to be absent
 
 
@@ -49,20 +67,28 @@ class Place:
     strides: tuple[int, ...]
     offset: int
 
+    def is_whole(self, count: int) -> bool:
+        """Return whether it shows a storage of so many elements as it lies."""
+        strides = tuple([math.prod(self.shape[d + 1 :]) for d in range(len(self.shape))])
+        return self.offset == 0 and math.prod(self.shape) == count and strides == self.strides
+
 
 # ---- saving ----
 
 
-def save_program(program: Program | Compiled, path: str | os.PathLike[str]) -> None:
+def save_program(program: Program | Compiled, path: str | os.PathLike[str], check: bool = True) -> None:
     """Write a program to a file that ``load_program`` reads, with all that it reads besides its arguments.
 
     Args:
         program: a program, or a captured function that has exactly one.
         path: of the file.
+        check: run what would be loaded beside the program, once, on numbers from -1 to 1 (0 for integers), and compare
+            results and state; everything is afterwards as before.
 
     Raises:
         ValueError: the function has no program, or several.
-        CaptureError: the program has something that a file cannot hold; nothing is written.
+        CaptureError: the program has something that a file cannot hold, or what would be loaded computes something
+            else; nothing is written.
     """
     if isinstance(program, Compiled):
         found = [variant.program for variant in program.variants if variant.program is not None]
@@ -71,10 +97,50 @@ def save_program(program: Program | Compiled, path: str | os.PathLike[str]) -> N
         program = found[0]
     content = _content(program)
     try:
-        SavedProgram(content, "the program")  # what could not be loaded is not written
+        loaded = SavedProgram(content, "the program")  # what could not be loaded is not written
+        problem = _difference(program, loaded) if check else ""
     except CheckpointError as error:
         raise CaptureError(f"save_program: {error}") from None
+    if problem:
+        raise CaptureError(f"save_program: what would be loaded computes something else: {problem}; please report it")
     save(content, path)
+
+
+def _difference(program: Program, loaded: SavedProgram) -> str:
+    """Return what differs between a run of a program and one of what was made of its file, or nothing."""
+    arguments = [_example(tensor) for tensor in loaded.inputs]
+    copies = [tensor.clone() for tensor in arguments]
+    snapshot = Snapshot(program, copies)
+    try:
+        found = program.run(*[tensor._handle for tensor in copies])
+        if not isinstance(found, tuple):  # the numbers mean nothing to it: there is nothing to compare
+            return ""
+        tensors = [*[wrap(handle) for handle in found], *copies]
+        wanted = [array_of(tensor).copy() for tensor in tensors]  # before everything is put back
+    finally:
+        snapshot.restore()
+        snapshot.close()
+    results = [array_of(tensor) for tensor in (*loaded(*arguments), *arguments)]
+    for k, (a, b) in enumerate(zip(results, wanted, strict=True)):
+        if not _is_close(a, b):
+            return f"result {k}" if k < len(found) else f"argument {k - len(found)}"
+    return ""
+
+
+def _example(like: Tensor) -> Tensor:
+    """Return a tensor of a shape and dtype with numbers from -1 to 1."""
+    made = functions["empty_like"](like)
+    array = array_of(made)
+    array[...] = np.linspace(-1, 1, array.size).reshape(array.shape) if array.dtype.kind == "f" else 0
+    return made
+
+
+def _is_close(a: Any, b: Any) -> bool:
+    if a.dtype.kind != "f":
+        return bool(np.array_equal(a, b))
+    return bool(
+        np.allclose(a, b, rtol=1e-3, atol=1e-5 * max(1.0, np.abs(np.nan_to_num(b)).max(initial=0)), equal_nan=True)
+    )
 
 
 def _content(program: Program) -> dict[str, Any]:
@@ -196,6 +262,7 @@ class SavedProgram:
         self._reader = reader = _Reader(content, file)
         self.program = reader.program()
         self.state = reader.lasting
+        self.inputs = reader.inputs
         self._shapes = [(tuple(t.shape), t.dtype) for t in reader.inputs]
 
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
@@ -370,7 +437,12 @@ class _Reader:
                 self._expect(storage["role"] == "made", "a storage is used before it is made")
                 item = ITEM_BYTES[place.dtype]
                 self._expect(storage["bytes"] % item == 0 and storage["bytes"] // item <= _MAX_ELEMENTS, "its size")
-                self._roots[place.storage] = wrap(_made(machine.new_tensor(place.dtype, storage["bytes"] // item)))
+                count = storage["bytes"] // item
+                if place.is_whole(count):  # a view of what is not written yet would count as a constant
+                    self._views[number] = wrap(_made(machine.new_tensor(place.dtype, *place.shape)))
+                    self._roots[place.storage] = self._views[number]
+                    return self._views[number]
+                self._roots[place.storage] = wrap(_made(machine.new_tensor(place.dtype, count)))
             self._views[number] = self._view(self._roots[place.storage], place)
         return self._views[number]
 
@@ -383,27 +455,57 @@ class _Reader:
             self._expect(isinstance(numbers, list) and all(type(n) is int for n in numbers), f"{name}: no list of ints")
         self._expect(type(in_place) is bool and all(abs(n) < 2**63 for n in attributes), f"{name}: malformed")
         self._expect(len(results) == MAX_OUTPUTS, f"{name}: the number of results")
-        whole = len(operands) % len(op.inputs) == 0 if op.variadic else len(operands) == len(op.inputs)
+        optional = _OPTIONAL | _OPTIONAL_OF.get(name, set())
+        whole = len(operands) % len(op.inputs) == 0 if op.variadic else _has_all(op, len(operands), optional)
         self._expect(whole and len(operands) <= _MAX_OPERANDS, f"{name}: {len(operands)} operands")
-        self._expect(op.infer is not loop_infer, f"{name}: a loop over time is not checked by its op, so not loaded")
         self._expect(not op.shape_from_values, f"{name}: its shape depends on values")
         names = [operand.lstrip("*") for operand in op.inputs]
         absent = {names[k % len(names)] for k, number in enumerate(operands) if number == -1}
-        optional = _OPTIONAL | ({"weight"} if name in _UNWEIGHTED else set())
-        self._expect(absent <= optional, f"{name}: an operand that it needs is absent")
+        if op.infer is loop_infer:
+            self._check_loop(op, operands, attributes)
+        else:
+            self._expect(absent <= optional, f"{name}: an operand that it needs is absent: {sorted(absent - optional)}")
+            self._expect(("running_mean" in absent) == ("running_var" in absent), f"{name}: half of its statistics")
         if op.result == FROM_ATTRIBUTE:
             self._expect(attributes != [] and 0 <= attributes[0] < len(DTYPE_NAMES), f"{name}: an unknown dtype")
         handles = [None if number == -1 else self._tensor(number)._handle for number in operands]
         if in_place:
-            self._expect(not op.accumulates, f"{name}: it adds to a gradient of parts, which is not supported")
             self._expect(op.outputs == 1, f"{name}: several results in place")
             target = self._tensor(results[0])
+            if op.accumulates:  # as the sweep does where it can: here what is added is made first
+                self._add(op, target, handles, attributes)
+                return
             status = machine.emit_in_place(op.code, target._handle, len(handles), *handles, *attributes)
             if status < 0:
                 raise_status(status)
         else:
             self._take(op, results, machine.emit_several(op.code, len(handles), *handles, *attributes))
         self._code.append((op, attributes))
+
+    def _add(self, op: Op, target: Tensor, handles: list[int | None], attributes: list[int]) -> None:
+        """Emit an op that adds to the last of its operands, of which it needs the shape."""
+        made = machine.emit_several(op.code, len(handles), *handles, *attributes)
+        if not isinstance(made, tuple):
+            raise_status(made)
+        (term,) = [wrap(handle) for handle in made]
+        add = registry["add"]
+        self._expect(
+            handles[-1] == target._handle and term.shape == target.shape, f"{op.name}: it adds to what it reads"
+        )
+        status = machine.emit_in_place(add.code, target._handle, 2, target._handle, term._handle)
+        if status < 0:
+            raise_status(status)
+        self._code += [(op, attributes), (add, [])]
+
+    def _check_loop(self, op: Op, operands: list[int], attributes: list[int]) -> None:
+        found = []
+        for number in operands:
+            slot = -1 if number == -1 else slot_of(self._tensor(number))
+            row = machine.table("slots")[slot]
+            array = Array(int(row["dtype"]), int(row["numel"]), bool(row["flags"] & CONTIGUOUS))
+            found.append(None if slot < 0 else array)
+        problem = problem_of_loop(op, found, attributes)
+        self._expect(not problem, f"{op.name}: {problem}")
 
     def _take(self, op: Op, results: list[int], handles: Any) -> None:
         """Enter an op's results; they must have the geometry that the file says."""
@@ -419,6 +521,8 @@ class _Reader:
             place = self._places[number]
             same = tuple(result.shape) == place.shape and machine.dtype_of(result._handle) == place.dtype
             layout = machine.strides_of(result._handle) == place.strides and place.offset == 0
+            if op is PACK:  # which has the widths of this machine's vectors in it
+                same = layout = len(place.shape) == 1 and place.offset == 0
             self._expect(same and layout, f"{op.name}: it makes {list(result.shape)}, not {list(place.shape)}")
             self._expect(place.storage not in self._roots, f"{op.name}: its result's storage is made twice")
             self._roots[place.storage] = result
@@ -428,6 +532,11 @@ class _Reader:
         """Raise CheckpointError where emitting has made other instructions than the file has."""
         made = [(i.op, i.attributes) for i in notes.instructions if i.kernel]
         self._expect(made == self._code, "its operations are not those that it would make here")
+
+
+def _has_all(op: Op, count: int, optional: set[str]) -> bool:
+    """Return whether an op may have so many operands: those that it may do without may be missing at the end."""
+    return count <= len(op.inputs) and optional.issuperset(op.inputs[count:])
 
 
 def _is_size(value: Any) -> bool:
