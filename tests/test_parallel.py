@@ -206,3 +206,28 @@ def test_elementwise_ops_have_the_same_bits_on_any_number_of_threads(op, size):
     first, *others = on_threads(lambda: eval(op, {"x": x, "y": y}))
     assert all(np.array_equal(first, other) for other in others)
     assert np.abs(first).sum() > 0
+
+
+REDUCED = [
+    ((1 << 20,), 0),
+    ((700, 1000), 0),
+    ((700, 1000), 1),
+    ((64, 32, 400), (0, 2)),
+    ((50_000, 7), 0),
+    ((3, 1 << 17), 0),
+]
+
+
+@pytest.mark.parametrize(("shape", "dim"), REDUCED, ids=str)
+@pytest.mark.parametrize("op", ["sum", "mean", "var", "amax", "logsumexp"])
+def test_a_reduction_has_the_same_bits_on_any_number_of_threads(op, shape, dim):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=shape).astype(np.float32)
+    first, *others = on_threads(lambda: getattr(tg.from_numpy(x), op)(dim=dim))
+    y = x.astype(np.float64)
+    expected = {
+        "sum": y.sum, "mean": y.mean, "amax": y.max, "var": lambda axis: y.var(axis, ddof=1),
+        "logsumexp": lambda axis: np.log(np.exp(y).sum(axis)),
+    }[op](axis=dim)  # fmt: skip
+    np.testing.assert_allclose(first, expected, rtol=1e-5, atol=1e-3)
+    assert all(np.array_equal(first, other) for other in others)

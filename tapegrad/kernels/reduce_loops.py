@@ -1,7 +1,7 @@
 """The loops of every reduction: rows where the innermost dimension is reduced, blocks of columns where it is kept.
 
 Both read x once, in the order of its memory. Where columns are reduced, up to 1024 accumulators stay in the first-level
-cache while rows are merged into them. All cuts depend on the shape alone.
+cache while rows are merged into them. All cuts depend on the shape alone. How threads share them: see reduce_tasks.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,6 @@ import numpy as np
 
 from tapegrad.kernels.reduce_plan import (
     COUNT,
-    INNER_IS_REDUCED,
     KEPT,
     KEPT_INDEX,
     KEPT_INDEX_Y,
@@ -24,12 +23,12 @@ from tapegrad.kernels.reduce_plan import (
     REDUCED_LENGTHS,
     REDUCED_X,
     advance,
-    make_plan,
+    move_to,
     product,
 )
 from tapegrad.native.cache import jit
 from tapegrad.native.dtypes import ITEM_BYTES, POINTERS, SCALARS
-from tapegrad.native.pointers import int64_at, stack_words
+from tapegrad.native.pointers import int64_at
 
 WIDTH = 1024  # columns that are reduced at a time
 _FOLD = 256  # narrow matrices are reduced as if so many columns wide, then folded
@@ -62,33 +61,12 @@ class Reduction:
     centred: bool = False
 
 
-def make_reduction(parts: Reduction) -> Callable[..., int]:
-    """Return ``reduce_into(x_row, x_address, y_address, numel, y_strides, centre_address, parameter, scratch)``.
+def make_rows(parts: Reduction) -> tuple[Callable[..., Any], Callable[..., int]]:
+    """Return ``reduce_row(x_address, n, stride, c, scratch)``, a row's accumulator, and ``rows``.
 
-    ``y_strides`` is the address of y's stride along each dimension of x (0: reduced), ``numel`` y's number of elements,
-    ``scratch`` the address of 2 * 8 * WIDTH bytes.
+    ``rows(plan, x_address, y_address, centre_address, parameter, scratch, first, count)`` writes ``count`` elements of
+    y from the element ``first`` on.
     """
-    rows, columns = _make_rows(parts), _make_columns(parts)
-    y_pointer, finish = POINTERS[parts.result], parts.finish
-    identity = SCALARS[parts.accumulator](parts.identity)
-
-    @jit
-    def reduce_into(x_row, x_address, y_address, numel, y_strides, centre_address, parameter, scratch):
-        if x_row.numel == 0:
-            y = y_pointer(y_address)
-            for i in range(numel):
-                y[i] = finish(identity, 0, parameter)
-            return 0
-        plan_address = stack_words(80)
-        make_plan(x_row, y_strides, plan_address)
-        if int64_at(plan_address)[INNER_IS_REDUCED]:
-            return rows(plan_address, x_address, y_address, centre_address, parameter, scratch)
-        return columns(plan_address, x_address, y_address, centre_address, parameter, scratch)
-
-    return reduce_into
-
-
-def _make_rows(parts: Reduction) -> Callable[..., int]:
     x_pointer, y_pointer = POINTERS[parts.dtype], POINTERS[parts.result]
     x_bytes = ITEM_BYTES[parts.dtype]
     row, each, merge, finish, centred = parts.row, parts.each, parts.merge, parts.finish, parts.centred
@@ -107,7 +85,7 @@ def _make_rows(parts: Reduction) -> Callable[..., int]:
         return total
 
     @jit
-    def rows(plan_address, x_address, y_address, centre_address, parameter, scratch):
+    def rows(plan_address, x_address, y_address, centre_address, parameter, scratch, first, count):
         plan = int64_at(plan_address)
         y = y_pointer(y_address)
         centre = y_pointer(centre_address)
@@ -116,9 +94,9 @@ def _make_rows(parts: Reduction) -> Callable[..., int]:
         n = plan[REDUCED_LENGTHS + outer] if plan[REDUCED] > 0 else 1
         stride = plan[REDUCED_X + outer] if plan[REDUCED] > 0 else 1
         repeats = product(plan_address, REDUCED_LENGTHS, outer)
-        x_offset = 0
-        y_offset = 0
-        for _ in range(product(plan_address, KEPT_LENGTHS, kept)):
+        x_offset = move_to(plan_address, KEPT_INDEX, KEPT_LENGTHS, KEPT_X, kept, first)
+        y_offset = move_to(plan_address, KEPT_INDEX_Y, KEPT_LENGTHS, KEPT_Y, kept, first)
+        for _ in range(count):
             c = scalar(centre[y_offset]) if reads_result else scalar(0)
             total = reduce_row(x_address + x_offset * x_bytes, n, stride, c, scratch)
             place = x_offset
@@ -132,7 +110,7 @@ def _make_rows(parts: Reduction) -> Callable[..., int]:
             y_offset += advance(plan_address, KEPT_INDEX_Y, KEPT_LENGTHS, KEPT_Y, kept)
         return 0
 
-    return rows
+    return reduce_row, rows
 
 
 def _make_block(parts: Reduction) -> Callable[..., int]:
@@ -173,7 +151,12 @@ def _make_block(parts: Reduction) -> Callable[..., int]:
     return block
 
 
-def _make_columns(parts: Reduction) -> Callable[..., int]:
+def make_columns(parts: Reduction) -> tuple[Callable[..., int], Callable[..., int]]:
+    """Return ``columns(plan, x_address, y_address, centre_address, parameter, scratch)`` and ``part``.
+
+    ``part(plan, x_address, centre_address, first_row, rows, totals_address, scratch)`` writes the accumulators of some
+    rows of a matrix, which is what a plan describes that keeps one dimension and reduces one.
+    """
     block, merge, finish, centred = _make_block(parts), parts.merge, parts.finish, parts.centred
     total_pointer, y_pointer = POINTERS[parts.accumulator], POINTERS[parts.result]
     x_bytes, y_bytes, total_bytes = ITEM_BYTES[parts.dtype], ITEM_BYTES[parts.result], ITEM_BYTES[parts.accumulator]
@@ -240,4 +223,21 @@ def _make_columns(parts: Reduction) -> Callable[..., int]:
             y_offset += advance(plan_address, KEPT_INDEX_Y, KEPT_LENGTHS, KEPT_Y, kept)
         return 0
 
-    return columns
+    @jit
+    def part(plan_address, x_address, centre_address, first_row, rows, totals_address, scratch):
+        plan = int64_at(plan_address)
+        m, stride, y_stride, row_stride = plan[KEPT_LENGTHS], plan[KEPT_X], plan[KEPT_Y], plan[REDUCED_X]
+        x = x_address + first_row * row_stride * x_bytes
+        if not centred and stride == 1 and row_stride == m and 2 * m <= _FOLD:
+            narrow(scratch, x, rows, m)
+            folded, totals = total_pointer(scratch), total_pointer(totals_address)
+            for i in range(np.uintp(m)):
+                totals[i] = folded[i]
+            return 0
+        for first in range(0, m, WIDTH):
+            n, to, centre = min(m - first, WIDTH), totals_address + first * total_bytes, first * y_stride * y_bytes
+            fill(to, n)
+            block(to, x + first * stride * x_bytes, row_stride, rows, stride, n, centre_address + centre, y_stride)
+        return 0
+
+    return columns, part

@@ -136,3 +136,16 @@ def advance(plan_address, index, lengths, strides, count):
         plan[index + d] = 0
         d -= 1
     return change
+
+
+@jit
+def move_to(plan_address, index, lengths, strides, count, position):
+    """Set an odometer to the position that it reaches after so many steps; return the offset there."""
+    plan = int64_at(plan_address)
+    offset = 0
+    for e in range(count):
+        d = count - 1 - e
+        plan[index + d] = position % plan[lengths + d]
+        offset += plan[index + d] * plan[strides + d]
+        position //= plan[lengths + d]
+    return offset

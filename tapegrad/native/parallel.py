@@ -3,8 +3,9 @@
 A pool's threads are the system's own and know nothing of Python. They wait in a loop for some 50 us, letting others
 have the processor if they want it, and then sleep. A loop's tasks are claimed by counting up one word, the ticket, that
 has the number of tasks in its upper half; a thread that comes late finds nothing left, so the caller never waits for
-one that the system has put aside, unless it is in the middle of a task. Where the pool is busy with another loop, is
-asked for from inside a task, or has one thread, the caller does all the tasks itself, in order.
+one that the system has put aside, unless it is in the middle of a task; then the caller goes to sleep, too, and leaves
+it a processor. Where the pool is busy with another loop, is asked for from inside a task, or has one thread, the caller
+does all the tasks itself, in order.
 """
 
 from typing import Any
@@ -24,13 +25,14 @@ MAX_TASKS = (1 << 31) - 1
 
 # The pool's words. What different threads write lies on different cache lines, in pairs (they are fetched so).
 THREADS, RUN, SCRATCH, STARTED = 0, 1, 2, 3  # read by all, written when the pool is set up
-BUSY, TICKET, BODY, CONTEXT, STATUS, DONE, SLEEPING, STOP = 16, 32, 48, 49, 50, 64, 80, 81
-MUTEX, CONDITION, HANDLES = 96, 112, 128  # pthread's objects take at most 64 bytes
+BUSY, TICKET, BODY, CONTEXT, STATUS, DONE, SLEEPING, STOP, WAITING = 16, 32, 48, 49, 50, 64, 80, 81, 82
+MUTEX, CONDITION, FINISHED, HANDLES = 96, 112, 120, 128  # pthread's objects take at most 64 bytes
 MAX_THREADS = 256
 POOL_WORDS = HANDLES + 3 * MAX_THREADS  # and of each thread its handle and its two arguments
 
 _SPINS = 2000  # of about 20 ns
 _YIELDS = 200
+_CALLERS_YIELDS = 50
 
 _i64 = types.int64
 _WORD = ir.IntType(64)
@@ -149,9 +151,22 @@ def _run_together(pool, body, context, count):
         turns += 1
         if turns < _SPINS:
             pause()
-        else:
+        elif turns < _SPINS + _CALLERS_YIELDS:
             _yield_processor()
+        else:
+            _wait_for_the_last(pool, count)
     return words[STATUS]
+
+
+@jit
+def _wait_for_the_last(pool, count):
+    """Sleep until all tasks are done: a thread that the system has put aside then gets this one's processor."""
+    _lock(pool + 8 * MUTEX)
+    atomic_store(pool + 8 * WAITING, 1)
+    while atomic_load(pool + 8 * DONE) < count:
+        _wait(pool + 8 * FINISHED, pool + 8 * MUTEX)
+    atomic_store(pool + 8 * WAITING, 0)
+    _unlock(pool + 8 * MUTEX)
 
 
 @jit
@@ -168,7 +183,11 @@ def _take_tasks(pool, scratch):
         status = call3(words[BODY], words[CONTEXT], ticket & 0xFFFFFFFF, scratch)
         if status < 0:
             words[STATUS] = status
-        atomic_add(pool + 8 * DONE, 1)
+        last = atomic_add(pool + 8 * DONE, 1) + 1 == ticket >> 32
+        if last and atomic_load(pool + 8 * WAITING) != 0:
+            _lock(pool + 8 * MUTEX)
+            _wake_all(pool + 8 * FINISHED)
+            _unlock(pool + 8 * MUTEX)
 
 
 @jit

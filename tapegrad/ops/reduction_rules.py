@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from tapegrad.kernels.loops import like
-from tapegrad.kernels.reduce_loops import Reduction, make_reduction
+from tapegrad.kernels.reduce_loops import Reduction
 from tapegrad.kernels.reduce_plan import output_strides
+from tapegrad.kernels.reduce_tasks import make_reduction
 from tapegrad.kernels.vector_math import exp, sqrt
 from tapegrad.native.cache import jit
 from tapegrad.native.dtypes import FLOAT64, INT64, POINTERS
@@ -84,7 +85,7 @@ def reduction_kernel(parts: Callable[[int, int], Reduction]) -> Callable[[int, i
             strides = stack_words(8)
             output_strides(x, y, attribute(frame, MASK), attribute(frame, KEEPDIM), strides)
             return reduce_into(
-                x, data_address(st, input_slot(frame, 0)), address, y.numel, strides, address,
+                state_of(st).pool, x, data_address(st, input_slot(frame, 0)), address, y.numel, strides, address,
                 attribute(frame, PARAMETER), state_of(st).workspace,
             )  # fmt: skip
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from tapegrad.kernels.reduce_folds import maximum_parts
-from tapegrad.kernels.reduce_loops import make_reduction
 from tapegrad.kernels.reduce_plan import output_strides
 from tapegrad.kernels.reduce_sum import exponential_parts
+from tapegrad.kernels.reduce_tasks import make_reduction
 from tapegrad.kernels.softmax import make_softmax, make_softmax_backward
 from tapegrad.native.dtypes import FLOAT32, POINTERS, SCALARS
 from tapegrad.native.pointers import int64_at, stack_words
@@ -176,11 +176,11 @@ def _logsumexp_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
         strides = stack_words(8)
         output_strides(x, row, attribute(frame, MASK), attribute(frame, KEEPDIM), strides)
         scratch = state_of(st).workspace
-        largest(x, x_address, centre_address, row.numel, strides, centre_address, 0, scratch)
+        largest(state_of(st).pool, x, x_address, centre_address, row.numel, strides, centre_address, 0, scratch)
         centre, y = pointer(centre_address), pointer(y_address)
         for i in range(np.uintp(row.numel)):
             centre[i] = scalar(0) if abs(centre[i]) == np.inf else centre[i]
-        summed(x, x_address, y_address, row.numel, strides, centre_address, 0, scratch)
+        summed(state_of(st).pool, x, x_address, y_address, row.numel, strides, centre_address, 0, scratch)
         for i in range(np.uintp(row.numel)):
             y[i] += centre[i]
         return 0

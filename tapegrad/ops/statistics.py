@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tapegrad.kernels.reduce_loops import make_reduction
 from tapegrad.kernels.reduce_plan import output_strides
 from tapegrad.kernels.reduce_sum import deviation_parts, mean_parts
+from tapegrad.kernels.reduce_tasks import make_reduction
 from tapegrad.native.dtypes import FLOAT32
 from tapegrad.native.pointers import stack_words
 from tapegrad.ops.calls import call, expect_tensor, function, functions, normal_dim, shape_of
@@ -42,8 +42,10 @@ def _variance_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
         centre, scratch = data_address(st, output_slot(frame, 1)), state_of(st).workspace
         strides = stack_words(8)
         output_strides(x, y, attribute(frame, MASK), attribute(frame, KEEPDIM), strides)
-        means(x, x_address, centre, y.numel, strides, centre, 0, scratch)
-        return deviations(x, x_address, y_address, y.numel, strides, centre, attribute(frame, PARAMETER), scratch)
+        means(state_of(st).pool, x, x_address, centre, y.numel, strides, centre, 0, scratch)
+        return deviations(
+            state_of(st).pool, x, x_address, y_address, y.numel, strides, centre, attribute(frame, PARAMETER), scratch
+        )
 
     return kernel
 

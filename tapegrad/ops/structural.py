@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from tapegrad.kernels.loops import make_loop
-from tapegrad.kernels.reduce_loops import make_reduction
 from tapegrad.kernels.reduce_plan import broadcast_strides
 from tapegrad.kernels.reduce_sum import sum_parts
+from tapegrad.kernels.reduce_tasks import make_reduction
 from tapegrad.native.dtypes import BOOL, POINTERS, SCALARS
 from tapegrad.native.pointers import stack_words
 from tapegrad.ops.elementwise import elementwise
@@ -122,7 +122,7 @@ def _sum_to_shape_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
         strides = stack_words(8)
         broadcast_strides(source, result, strides)
         x = data_address(st, input_slot(frame, 0))
-        return sum_into(source, x, y, result.numel, strides, y, 0, state_of(st).workspace)
+        return sum_into(state_of(st).pool, source, x, y, result.numel, strides, y, 0, state_of(st).workspace)
 
     return kernel
 

@@ -16,6 +16,7 @@ from tapegrad.native.pages import make_usable, reserve_addresses
 from tapegrad.native.parallel import (
     BUSY,
     CONDITION,
+    FINISHED,
     HANDLES,
     MAX_THREADS,
     MUTEX,
@@ -29,6 +30,7 @@ from tapegrad.native.parallel import (
     STOP,
     THREADS,
     TICKET,
+    WAITING,
 )
 
 _LINE = 128  # bytes: two cache lines, which are fetched together
@@ -74,7 +76,7 @@ class ThreadPool:
         if count == 0:
             return
         self.words[STOP] = 1
-        mutex, condition = self._locks
+        mutex, condition, _ = self._locks
         self._libc.pthread_mutex_lock(mutex)
         self._libc.pthread_cond_broadcast(condition)
         self._libc.pthread_mutex_unlock(mutex)
@@ -93,14 +95,15 @@ class ThreadPool:
         self.words[THREADS] = threads
 
     def _make_locks(self) -> None:
-        self._locks = tuple(ctypes.c_void_p(self.address + 8 * word) for word in (MUTEX, CONDITION))
-        mutex, condition = self._locks
+        self._locks = tuple(ctypes.c_void_p(self.address + 8 * word) for word in (MUTEX, CONDITION, FINISHED))
+        mutex, *conditions = self._locks
         self._libc.pthread_mutex_init(mutex, None)
-        self._libc.pthread_cond_init(condition, None)
+        for condition in conditions:
+            self._libc.pthread_cond_init(condition, None)
 
     def _forget_threads(self) -> None:
         """A forked process has none of its parent's threads."""
-        self.words[[BUSY, TICKET, STARTED, SLEEPING, STOP]] = 0
+        self.words[[BUSY, TICKET, STARTED, SLEEPING, STOP, WAITING]] = 0
         self._make_locks()
 
 
