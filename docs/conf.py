@@ -34,7 +34,7 @@ nb_execution_raise_on_error = True
 nb_execution_in_temp = True  # cells may write files
 nb_execution_timeout = 120  # seconds a cell: the first one may compile
 nb_merge_streams = True
-myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["colon_fence", "deflist"]
 
 
 def setup(app):

@@ -120,10 +120,10 @@ FILTER = """
 <label><input type="checkbox" value="differs" checked> differs</label>
 <label><input type="checkbox" value="absent" checked> absent</label>
 <output></output></p>
-<table class="table"><thead><tr><th>torch</th><th>here</th><th>how it differs</th></tr></thead><tbody>
+<div class="torch-rows"><table class="table"><thead><tr><th>torch</th><th>here</th><th>how it differs</th></tr></thead><tbody>
 """
 SCRIPT = """
-</tbody></table></div>
+</tbody></table></div></div>
 <script>
 (() => {
   const root = document.querySelector(".torch-names"), rows = [...root.querySelectorAll("tbody tr")];
