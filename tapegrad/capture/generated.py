@@ -14,11 +14,14 @@ from tapegrad.native.cache import compile_function, is_cached
 from tapegrad.runtime.replay import SCALAR_OPS
 
 MOST_MEMBERS = 64  # of a loop: more take longer to compile than they save, and their values do not fit into registers
-# Seconds for each element and op. Measured, by tiles and generated: two operations 0.13 and 0.10 ns an element, a mean
-# of squared errors 0.16 and 0.07, where() of two branches 0.28 and 0.12, a chain of 23 with its gradient 3.3 and 1.5.
-_SAVED = 5e-11
-_COMPILED, _COMPILED_EACH = 0.3, 0.03  # seconds that a loop takes to compile, and each formula of it
+# Seconds for each element and op by tiles, and those that a loop and each of its formulas take to compile. Measured:
+# by tiles and generated two operations took 0.13 and 0.10 ns an element, a mean of squared errors 0.16 and 0.07, where()
+# of two branches 0.28 and 0.12, a chain of 23 with its gradient 3.3 and 1.5; the chain's loop took 0.47 s to compile.
+_TILES, _COMPILED, _COMPILED_EACH = 1e-10, 0.2, 0.012
 MOST_STORES = 8  # each has a buffer in the first-level cache
+
+
+_addresses: dict[str, int] = {}  # of the kernels that this process has, by the loops' keys
 
 
 @dataclass(frozen=True)
@@ -45,21 +48,26 @@ class Generated:
 
     def compile(self) -> int:
         """Return the address of the kernel, from the disk cache where it is there."""
-        return compile_function(self._kernel, self.loop.key, SIGNATURE)
+        if self.loop.key not in _addresses:
+            _addresses[self.loop.key] = compile_function(self._kernel, self.loop.key, SIGNATURE)
+        return _addresses[self.loop.key]
 
     @property
     def is_cached(self) -> bool:
-        """Whether the kernel is in the disk cache."""
-        return is_cached(self._kernel, self.loop.key, SIGNATURE)
+        """Whether the kernel is there, or in the disk cache."""
+        return self.loop.key in _addresses or is_cached(self._kernel, self.loop.key, SIGNATURE)
 
     @property
-    def saving(self) -> float:
-        """About how many seconds a run takes less than tile by tile."""
-        return _SAVED * self.total * len(self.loop.applied)
+    def seconds(self) -> float:
+        """About how many seconds a run takes by tiles."""
+        return _TILES * self.total * len(self.loop.applied)
 
 
 class Loops:
-    """The generated loops of a program. Those on the disk are used at once; others when they have paid.
+    """The generated loops of a program. Those on the disk are used at once.
+
+    Others are compiled when their groups have run, by tiles, for as long as compiling takes: so it never costs more
+    than as much again.
 
     Attributes:
         due: after how many more runs to compile the others; 0 for never.
@@ -76,10 +84,10 @@ class Loops:
                 self._kernels[group.first] = made, made.compile()
             elif made is not None:
                 self._waiting.append((group, made))
-        saving = sum(made.saving for _, made in self._waiting)
+        seconds = sum(made.seconds for _, made in self._waiting)
         members = sum(len(made.loop.applied) for _, made in self._waiting)
         cost = _COMPILED * len(self._waiting) + _COMPILED_EACH * members
-        self.due = int(cost / saving) + 1 if self._waiting else 0
+        self.due = int(cost / seconds) + 1 if self._waiting else 0
 
     def of(self, group: Group) -> tuple[Generated, int] | None:
         """Return a group's loop and its kernel, if it has been compiled."""
