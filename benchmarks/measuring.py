@@ -2,9 +2,11 @@
 
 A busy machine makes everything slower, for a while, by up to twice. So what is measured takes turns, in rounds of a
 fraction of a millisecond, with a control loop, whose work never changes, and the quotient of the two counts. What one
-thread does is timed by the processor's time, which does not go on while other processes run. Of the rounds' times the
-tenth percentile is taken: on a two-core machine with five processes running it was the same to 1 % from one process to
-the next where the data fit the caches (the median to 10 %), and to 8 % where they do not.
+thread does is timed by the processor's time, which does not go on while other processes run. The shortest rounds
+count, in the best of some windows with pauses between: neighbours only ever add to a time. On two cores with fifteen
+processes running, the quotient of the shortest rounds came back within 3 % in most processes; that of the rounds'
+tenth percentiles was off by 20 to 50 % in one of five. A copy's shortest round is an exception as often as it is the
+rule, so beside copies it is the percentile.
 """
 
 from __future__ import annotations
@@ -27,8 +29,10 @@ Clock = Callable[[], float]
 WALL, PROCESSOR = time.perf_counter, time.process_time
 
 ROUND_SECONDS = 2e-4  # a contestant's turn, where one call is shorter
-SECONDS = 0.2  # of rounds
-ROUNDS = 15  # at least
+SECONDS = 0.3  # of rounds
+ROUNDS = 5  # at least, in each window
+WINDOWS = 3  # of rounds
+PAUSE = 0.4  # seconds between windows: neighbours that take the caches do so for seconds
 WARMING = 4  # calls: a captured function is run twice, then replayed
 COPIED_BYTES = 32 << 20  # of the control that copies: beyond the caches
 
@@ -117,8 +121,10 @@ def copies() -> Run:
     return run
 
 
-def quotient(run: Run, control: Run, wanted: float = SECONDS, clock: Clock = PROCESSOR) -> float:
-    """Return the time of one run in turns of a control that runs beside it; ``wanted`` is the seconds that may take.
+def quotient(run: Run, control: Run, wanted: float = SECONDS, clock: Clock = PROCESSOR, quantile: float = 0.0) -> float:
+    """Return the time of one run in turns of a control that runs beside it, from that quantile of the rounds' times.
+
+    It takes about ``wanted`` seconds of the clock, in windows; the smallest of their quotients counts.
 
     Raises:
         CompiledWhileTimingError: something was compiled after the first runs, which warm up.
@@ -128,9 +134,18 @@ def quotient(run: Run, control: Run, wanted: float = SECONDS, clock: Clock = PRO
     runs = {"run": run, "control": control}
     with nothing_compiled():
         turns = {name: turns_in(each, clock=clock) for name, each in runs.items()}
-        round_seconds = sum(seconds(each, turns[name]) * turns[name] for name, each in runs.items())
-        times = in_rounds(runs, max(ROUNDS, int(wanted / round_seconds)), turns, clock)
-    return float(np.quantile(times["run"], 0.1) / np.quantile(times["control"], 0.1))
+        round_seconds = sum(seconds(each, turns[name], clock) * turns[name] for name, each in runs.items())
+        rounds = max(ROUNDS, int(wanted / WINDOWS / round_seconds))
+        return min(_quotient_in_rounds(runs, rounds, turns, clock, quantile, wait=k > 0) for k in range(WINDOWS))
+
+
+def _quotient_in_rounds(
+    runs: Mapping[str, Run], rounds: int, turns: Mapping[str, int], clock: Clock, quantile: float, wait: bool
+) -> float:
+    if wait:
+        time.sleep(PAUSE)
+    times = in_rounds(runs, rounds, turns, clock)
+    return float(np.quantile(times["run"], quantile) / np.quantile(times["control"], quantile))
 
 
 def shortest(call: Call, wanted: float = SECONDS) -> float:
@@ -139,7 +154,7 @@ def shortest(call: Call, wanted: float = SECONDS) -> float:
     run(WARMING)
     with nothing_compiled():
         turns = turns_in(run, clock=PROCESSOR)
-        rounds = max(3, int(wanted / (seconds(run, turns) * turns)))
+        rounds = max(3, int(wanted / (seconds(run, turns, PROCESSOR) * turns)))
         return min(seconds(run, turns, PROCESSOR) for _ in range(rounds))
 
 
@@ -160,4 +175,4 @@ def time_over_peak(call: Call, flops: float, dtype: str = "float32", wanted: flo
 
 def time_over_copy(call: Call, moved: float, wanted: float = 5 * SECONDS) -> float:
     """Return how many times as long as copying the bytes that it has to move a call takes."""
-    return four_digits(quotient(repeated(call), copies(), wanted) * 2 * COPIED_BYTES / moved)
+    return four_digits(quotient(repeated(call), copies(), wanted, quantile=0.1) * 2 * COPIED_BYTES / moved)

@@ -88,10 +88,10 @@ class Call:
         self.double = tg.compile(lambda x: x + x)
         self.x = _three()
 
-    def track_relative_time_of_a_replay(self):
+    def track_relative_time_calling_a_program(self):
         return measuring.relative_time(lambda: self.double(self.x))
 
-    track_relative_time_of_a_replay.unit = "turns"
+    track_relative_time_calling_a_program.unit = "turns"
 
 
 class Control:
