@@ -120,7 +120,8 @@ FILTER = """
 <label><input type="checkbox" value="differs" checked> differs</label>
 <label><input type="checkbox" value="absent" checked> absent</label>
 <output></output></p>
-<div class="torch-rows"><table class="table"><thead><tr><th>torch</th><th>here</th><th>how it differs</th></tr></thead><tbody>
+<div class="torch-rows"><table class="table"><thead>
+<tr><th>torch</th><th>here</th><th>how it differs</th></tr></thead><tbody>
 """
 SCRIPT = """
 </tbody></table></div></div>
