@@ -272,3 +272,17 @@ def test_hostile_files_with_right_checksums_crash_nothing(tmp_path):
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]
     assert int(result.stdout) > 150
+
+
+@pytest.mark.parametrize(("make", "name", "operand"), [("mlp", "linear", 2), ("cnn", "norm_channels", 3)])
+def test_operands_that_an_op_trusts_its_caller_with_are_checked(make, name, operand, tmp_path):
+    step, x, y = globals()[make]()
+    _, program = program_of(step, x, y)
+    program.save(tmp_path / "step.tgp")
+    content = tg.load(tmp_path / "step.tgp")
+    instruction = next(entry for entry in content["code"] if entry[0] == name)
+    small = next(k for k, slot in enumerate(content["slots"]) if slot[1] == "float32" and slot[2] == [])
+    instruction[2][operand] = small
+    tg.save(content, tmp_path / "step.tgp")
+    with pytest.raises(CheckpointError, match=f"{name}: operands whose sizes|used before"):
+        tg.load_program(tmp_path / "step.tgp")

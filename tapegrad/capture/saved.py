@@ -21,6 +21,7 @@ from tapegrad.capture.compiled import Compiled
 from tapegrad.capture.errors import CaptureError
 from tapegrad.capture.loop_checks import Array, problem_of_loop
 from tapegrad.capture.notes import Instruction, Notes, recording, release
+from tapegrad.capture.operand_checks import problem_of_operands
 from tapegrad.capture.program import Program
 from tapegrad.capture.stepping import Snapshot
 from tapegrad.capture.storages import slot_of, storage_of
@@ -468,6 +469,9 @@ class _Reader:
             self._expect(("running_mean" in absent) == ("running_var" in absent), f"{name}: half of its statistics")
         if op.result == FROM_ATTRIBUTE:
             self._expect(attributes != [] and 0 <= attributes[0] < len(DTYPE_NAMES), f"{name}: an unknown dtype")
+        shapes = [None if number == -1 else tuple(self._tensor(number).shape) for number in operands]
+        problem = problem_of_operands(name, shapes, attributes)
+        self._expect(not problem, f"{name}: {problem}")
         handles = [None if number == -1 else self._tensor(number)._handle for number in operands]
         if in_place:
             self._expect(op.outputs == 1, f"{name}: several results in place")
