@@ -19,7 +19,6 @@ nitpicky = True
 nitpick_ignore_regex = [(r"py:(class|exc|data)", ".*")]
 
 autodoc_typehints_format = "short"
-autodoc_type_aliases = {"Tensor": "tapegrad.Tensor", "Module": "tapegrad.nn.Module"}
 python_maximum_signature_line_length = 100
 toc_object_entries_show_parents = "hide"
 

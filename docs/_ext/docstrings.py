@@ -119,6 +119,7 @@ def process(app: object, what: str, name: str, value: object, options: object, l
 
 
 def setup(app: object) -> dict[str, bool]:
-    """Register the conversion."""
+    """Register the conversion; have annotations name two classes as users do, so that they become links."""
+    tg.Tensor.__module__, tg.nn.Module.__module__ = "tapegrad", "tapegrad.nn"
     app.connect("autodoc-process-docstring", process)  # type: ignore[attr-defined]
     return {"parallel_read_safe": True}

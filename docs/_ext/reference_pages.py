@@ -69,10 +69,10 @@ def titled(text: str, mark: str) -> list[str]:
     return [text, mark * len(text), ""]
 
 
-def first_sentence(module: Any) -> str:
-    """Return what a file says that it is."""
+def first_sentence(module: Any, marks: str = ".") -> str:
+    """Return what a file says that it is, up to one of the marks."""
     text = inspect.cleandoc(module.__doc__ or module.__name__).split("\n\n")[0].replace("\n", " ")
-    return re.split(r"[.:] ", text)[0].rstrip(".").replace("``", "").replace("`", "")
+    return re.split(rf"[{marks}] ", text)[0].rstrip(".").replace("``", "").replace("`", "")
 
 
 def names_of(module: Any) -> list[str]:
@@ -128,7 +128,7 @@ def another_name(name: str, first: str) -> list[str]:
 def sections(found: dict[str, list[tuple[str, Any]]], order: list[str]) -> list[str]:
     lines = []
     for module in sorted(found, key=order.index):
-        lines += titled(first_sentence(importlib.import_module(module)), "-")
+        lines += titled(first_sentence(importlib.import_module(module), ".:"), "-")
         shown: dict[int, str] = {}
         for name, value in found[module]:
             first = shown.setdefault(id(value), name)
