@@ -473,7 +473,11 @@ class Program:
             self.generate()
 
     def lies_in_memory(self, storage: int) -> bool:
-        """Return whether a run writes an intermediate result into memory."""
+        """Return whether a run writes an intermediate result into memory.
+
+        Args:
+            storage: the number of the result's storage in the recording.
+        """
         return storage in self.plan.places and storage not in self._loops.unstored
 
     @property
