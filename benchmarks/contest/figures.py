@@ -131,26 +131,19 @@ def dispatch(worker: Any) -> dict[str, float]:
     return {"replayed, ns": 1e9 * slope, "uncaptured, ns": 1e9 * _seconds(lambda: x * w)}
 
 
-def scalar_entries(worker: Any, counts: list[int]) -> list[dict[str, float]]:
-    """Return, by the number of operations of a scalar expression with its gradient, what capture and replay cost."""
-    rows = []
-    for count in counts:
-        step = tg.compile(scalars(tg, [], count // 4))
-        x = tg.tensor(0.5, dtype=tg.float64)
-        start = time.perf_counter()
-        step(x)
-        step(x)
-        captured = time.perf_counter() - start
-        program = step.variants[0].program
-        replay = _seconds(lambda step=step, x=x: step(x), 0.02, 7)
-        entries = len(program)
-        rows.append(
-            {
-                "operations": count,
-                "entries": entries,
-                "replay ns": 1e9 * replay / entries,
-                "capture us": 1e6 * captured / entries,
-            }
-        )
-        del step, program
-    return rows
+def scalar_entries(worker: Any, operations: int) -> dict[str, float]:
+    """Return what capture, which is two calls, and replay cost of a scalar expression with its gradient, an entry."""
+    step = tg.compile(scalars(tg, [], operations // 4))
+    x = tg.tensor(0.5, dtype=tg.float64)
+    start = time.perf_counter()
+    step(x)
+    step(x)
+    captured = time.perf_counter() - start
+    entries = len(step.variants[0].program)
+    replay = _seconds(lambda: step(x), 0.02, 7)
+    return {
+        "operations": operations,
+        "entries": entries,
+        "replay ns": 1e9 * replay / entries,
+        "capture us": 1e6 * captured / entries,
+    }

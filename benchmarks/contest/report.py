@@ -146,8 +146,8 @@ def lengths(found: dict[str, Any]) -> list[str]:
         "scalar operations",
         "entries",
         "replay, an entry",
-        "capture, an entry",
-        "CasADi, an operation and its gradient",
+        "the two calls that capture, an entry",
+        "CasADi, an instruction",
     ]
     return lines + (table(header, rows) if rows else [])
 

@@ -12,7 +12,7 @@ from step_cases import StepCase
 
 from contest.processes import ContestantError, Process
 
-BUILD_LIMIT = 240  # seconds for what compiles
+BUILD_LIMIT = 150  # seconds for what compiles
 TURN_LIMIT = 60
 REST = 0.01  # seconds between turns: the last one's threads spin for some milliseconds yet
 
