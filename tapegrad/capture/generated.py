@@ -15,8 +15,8 @@ from tapegrad.runtime.replay import SCALAR_OPS
 
 MOST_MEMBERS = 64  # of a loop: more take longer to compile than they save, and their values do not fit into registers
 # Seconds for each element and op by tiles, and those that a loop and each of its formulas take to compile. Measured:
-# by tiles and generated two operations took 0.13 and 0.10 ns an element, a mean of squared errors 0.16 and 0.07, where()
-# of two branches 0.28 and 0.12, a chain of 23 with its gradient 3.3 and 1.5; the chain's loop took 0.47 s to compile.
+# by tiles and generated two operations took 0.13 and 0.10 ns an element, a mean of squares 0.16 and 0.07, where() of
+# two branches 0.28 and 0.12, a chain of 23 with its gradient 3.3 and 1.5; the chain's loop took 0.47 s to compile.
 _TILES, _COMPILED, _COMPILED_EACH = 1e-10, 0.2, 0.012
 MOST_STORES = 8  # each has a buffer in the first-level cache
 
