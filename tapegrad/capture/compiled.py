@@ -217,6 +217,8 @@ class Compiled:
         """Run the function as it is; make a program of what it computes if the last call computed the same."""
         check_arguments(tensors)
         variant.guards = Guards(self._function, _plain_values(variant.structure))
+        if machine.capturing:  # another thread has begun to meanwhile
+            return self._function(*args, **kwargs)
         with recording() as notes:
             structure, returned, outputs = _detached(self._function(*args, **kwargs), tensors)
         try:
