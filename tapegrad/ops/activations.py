@@ -30,7 +30,7 @@ _threshold = elementwise(
     dtypes=NUMBERS,
     vjp=lambda g, y, x, t, v: (g.threshold_backward(x, t), None, None),
     public=False,
-    reference=lambda x, t, v: np.where(x <= t, *((v, x) if x.dtype.kind == "f" else (int(v), x))),
+    reference=lambda x, t, v: np.where(x <= t, np.asarray(v if x.dtype.kind == "f" else int(v)).astype(x.dtype), x),
     samples=[(-2, 2, 0.5), 0.5, -3.0],
     math="x where x > threshold, else value",
 )
