@@ -124,6 +124,8 @@ class Notes:
 
 _memory: list[mmap.mmap] = []  # for the notes; pages that nobody touches take no memory
 _captures = 0
+_turn = threading.Lock()
+_PATIENCE = 60  # seconds
 
 
 def _note_words() -> Any:
@@ -143,12 +145,26 @@ def _gradients() -> dict[int, int]:
 def recording() -> Iterator[Notes]:
     """Note what this thread computes inside of the ``with`` block; the notes are complete when it ends.
 
+    Captures of several threads take turns.
+
     Raises:
-        RuntimeError: another capture is going on, or the notes do not fit into memory.
+        RuntimeError: this thread is capturing already, another one does not come to an end, or the notes do not fit
+            into memory.
     """
-    global _captures
-    if machine.capturing:
+    if machine.capturing == threading.get_ident():
         raise RuntimeError("a function that is being captured cannot capture another one: call that one uncompiled")
+    if not _turn.acquire(timeout=_PATIENCE):
+        raise RuntimeError(f"another thread has been capturing a function for {_PATIENCE} seconds")
+    try:
+        with _recording() as notes:
+            yield notes
+    finally:
+        _turn.release()
+
+
+@contextmanager
+def _recording() -> Iterator[Notes]:
+    global _captures
     words = _note_words()
     _captures += 1
     notes = Notes(_captures)
