@@ -34,9 +34,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     handles: dict[str, Any] = {}
     for axes in all_axes[0]:
         handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=min(len(handles), 5), frameon=False
-    )
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3 * len(panels), frameon=False)
     figure.suptitle("Time of a step over tapegrad's (captured): to the right of 1, tapegrad is faster", fontsize=11)
     figure.savefig(path, dpi=110)
     plt.close(figure)

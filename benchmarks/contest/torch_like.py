@@ -11,7 +11,8 @@ from contest.libraries import Call
 from contest.problems import PROBLEMS
 
 _CASES = {case.key: case for case in CASES}
-_BREAKS = "unrolls the 1,250 turns and compiles for minutes"
+_TWICE = "RuntimeError: does not support double backward"
+_CANNOT = {"scalars": "not run: it unrolls the 1,250 turns", "pinn": _TWICE, "hvp": _TWICE}
 
 
 def _in_numba(captured: Any, point: Any) -> Call:
@@ -30,7 +31,7 @@ class TorchLike:
         self.library = importlib.import_module("torch" if mode.startswith("torch") else "tapegrad")
         self.library.set_num_threads(threads)
         self.mode = mode
-        self.reasons = {"scalars": _BREAKS} if mode == "torch.compile" else {}
+        self.reasons = _CANNOT if mode == "torch.compile" else {}
 
     def build(self, key: str) -> Call:
         if key == "function":
