@@ -13,6 +13,7 @@ import numpy as np
 from llvmlite import ir
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
+from numba.extending import typeof_impl
 
 from tapegrad.autograd.modes import no_grad
 from tapegrad.capture.errors import CaptureError
@@ -159,7 +160,10 @@ class NativeFunction:
 
     @property
     def _numba_type_(self) -> NativeType:
-        self._require()
+        """Numba's type: an attribute that Numba finds fastest. Without a program it is missing: see _typeof."""
+        self.renew()
+        if not self._programs:
+            raise AttributeError("there is no program")
         return NativeType(self.__name__, self._signatures)
 
     @property
@@ -345,3 +349,10 @@ def _arrays_in(result: Any) -> Any:
     tensors: list[Tensor] = []
     take_apart(result, tensors)
     return _result([array_of(value).copy()[()] for value in tensors])
+
+
+@typeof_impl.register(NativeFunction)
+def _typeof(function: NativeFunction, context: Any) -> NativeType:
+    """Return Numba's type, or raise what says why there is none: Numba asks here when the attribute is missing."""
+    function._require()
+    return function._numba_type_
