@@ -24,8 +24,13 @@ toc_object_entries_show_parents = "hide"
 
 html_theme = "pydata_sphinx_theme"
 html_title = "tapegrad"
-html_theme_options = {"show_toc_level": 2}
+_logo = "_static/logo.svg"
+html_theme_options = {
+    "show_toc_level": 2,
+    "logo": {"text": "tapegrad", "image_light": _logo, "image_dark": _logo},
+}
 html_static_path = ["_static"]
+html_favicon = _logo
 html_css_files = ["site.css"]
 
 nb_execution_mode = "force"
