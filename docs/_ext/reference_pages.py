@@ -193,7 +193,8 @@ def index_page() -> list[str]:
     lines += [
         "Every public name, from the docstrings; their examples run in the tests. ``tg`` stands for ``tapegrad``.",
         "Names, arguments and exceptions are PyTorch's; where the two differ, :doc:`../differences` says so. Shapes",
-        "are in square brackets: ``[batch, features]``; ``[..., n]`` has any dimensions in front.",
+        "are in square brackets: ``[batch, features]``; ``[..., n]`` has any dimensions in front. All names in",
+        "alphabetical order are in the :ref:`index <genindex>`.",
         "",
         ".. toctree::",
         "   :maxdepth: 1",

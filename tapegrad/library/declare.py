@@ -1,4 +1,4 @@
-"""Declares a user's op: from a scalar formula, or from a loop over arrays with a signature."""
+"""A user's op: from a scalar formula, or from a loop over arrays with a signature."""
 
 from __future__ import annotations
 
