@@ -302,3 +302,4 @@ CASES = [
     StepCase("layer_norm", "layer norm 8192 x 768, forward and backward", layer_norm, 1.8),
     StepCase("cross_entropy", "cross entropy 8192 x 768, forward and backward", cross_entropy, 1.8),
 ]
+STEPS = {case.key: case for case in CASES}

@@ -30,6 +30,7 @@ def package(tmp_path):
 @pytest.fixture
 def folder(monkeypatch, tmp_path):
     monkeypatch.setenv("TAPEGRAD_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.delenv("TAPEGRAD_HELPER", raising=False)
     monkeypatch.setattr(store, "_said", set())
     return tmp_path / "cache"
 

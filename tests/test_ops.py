@@ -90,7 +90,8 @@ ELSEWHERE = {"cast", "copy", "zeros_like", "sum_to_shape", "expand_like"} | set(
 
 
 def test_every_op_has_a_reference_or_says_why_not():
-    untested = [n for n, op in registry.items() if op.reference is None and not isinstance(op.samples, str)]
+    own = {n: op for n, op in registry.items() if op.stamp == ""}  # not what tests have declared by tg.library
+    untested = [n for n, op in own.items() if op.reference is None and not isinstance(op.samples, str)]
     assert sorted(set(untested) - ELSEWHERE) == []
 
 

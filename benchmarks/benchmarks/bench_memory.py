@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
-from step_cases import cnn, digits
+from step_cases import STEPS
 
 import tapegrad as tg
 
-STEPS = 100_000
+TURNS = 100_000
 ALLOWED = (
     2 << 20
 )  # bytes: what allocators and the interpreter may take meanwhile; a leak of 100 bytes a step is 5 times it
@@ -50,11 +50,11 @@ class Growth:
         for _ in range(2000):
             self.body()
         before = resident()
-        for _ in range(STEPS):
+        for _ in range(TURNS):
             self.body()
         grown = resident() - before
         if grown > ALLOWED:
-            raise MemoryError(f"{STEPS} {what} have left {grown} bytes behind")
+            raise MemoryError(f"{TURNS} {what} have left {grown} bytes behind")
         return max(grown, 0)
 
     track_growth.unit = "bytes"
@@ -67,16 +67,16 @@ class Peak:
         pass
 
     def peakmem_digits_eager(self):
-        _run(digits)
+        _run(STEPS["digits"].build)
 
     def peakmem_digits_captured(self):
-        _run(digits, captured=True)
+        _run(STEPS["digits"].build, captured=True)
 
     def peakmem_cnn_eager(self):
-        _run(cnn)
+        _run(STEPS["cnn"].build)
 
     def peakmem_cnn_captured(self):
-        _run(cnn, captured=True)
+        _run(STEPS["cnn"].build, captured=True)
 
     def peakmem_chain_of_100_000_ops(self):
         x = tg.tensor([1.0, 2.0, 3.0], requires_grad=True)
@@ -105,8 +105,8 @@ class Tables:
         x = tg.tensor([1.0, 2.0, 3.0], requires_grad=True)
         y = x * x
         before = resident()
-        for _ in range(STEPS):
+        for _ in range(TURNS):
             y = y * x
-        return (resident() - before) / STEPS
+        return (resident() - before) / TURNS
 
     track_bytes_a_recorded_op.unit = "bytes"

@@ -3,11 +3,9 @@
 import time
 
 import measuring
-from step_cases import CASES
+from step_cases import STEPS
 
 import tapegrad as tg
-
-STEPS = {case.name: case for case in CASES}
 
 
 def step_of(name, captured):

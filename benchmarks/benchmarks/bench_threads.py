@@ -4,15 +4,15 @@ import os
 
 import measuring
 import numpy as np
-from step_cases import cnn, digits
+from step_cases import STEPS
 
 import tapegrad as tg
 
 THREADS = [n for n in (1, 2, 4, 8, 16) if n <= (os.cpu_count() or 1)]
 
 
-def _step(build):
-    function, arguments = build(tg)
+def _step(name):
+    function, arguments = STEPS[name].build(tg)
     return lambda: function(*arguments)
 
 
@@ -30,8 +30,8 @@ class Scaling:
             "conv 3x3 64x64": lambda: tg.nn.functional.conv2d(image, weight, padding=1),
             "tanh of a million": lambda: x.tanh(),
             "sum of 8 million": lambda: long.sum(),
-            "digits": _step(digits),
-            "cnn": _step(cnn),
+            "digits": _step("digits"),
+            "cnn": _step("cnn"),
         }[what]
 
     def track_relative_to_ideal(self, what, threads):

@@ -256,6 +256,7 @@ class Program:
     def _set_code(self, words: Any) -> None:
         """Write the instructions into memory, and what leads to them into the head."""
         self._patches: dict[int, list[tuple[int, int]]] = {storage: [] for storage in self.storages.inputs}
+        self._addresses: list[int] = machine.table("storages")["address"].tolist()
         code = list(self._steps())
         words[replay.COUNT] = len(code)
         words[replay.CODE] = self._memory([[s.kind, s.function, s.argument, s.extra] for s in code])
@@ -359,7 +360,7 @@ class Program:
         return Step(replay.RUN_FUSED, 0, self._memory([kernel, made.total, arguments, len(made.sums)]))
 
     def _address(self, operand: Operand) -> int:
-        return int(machine.table("storages")["address"][operand.storage]) + operand.offset
+        return self._addresses[operand.storage] + operand.offset
 
     def _set_address(self, word: int, operand: Operand, local: int | None = None) -> None:
         """Write an operand's address, or the number of its local buffer, into a word; note where an input's is."""
