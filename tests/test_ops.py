@@ -212,7 +212,8 @@ def test_second_derivative(name):
 @every_differentiable_op
 def test_one_entry_is_recorded(name):
     op = DIFFERENTIABLE[name]
-    for sample in samples_of(op)[:2]:
+    # Private ops trust their attributes: one that says float32 must not meet the samples' float64.
+    for sample in [each for each in samples_of(op) if each.dtypes is None or "float64" in each.dtypes][:2]:
         varied = {id(array) for array in sample.varied()}
         leaves = {id(a): tg.tensor(a, requires_grad=id(a) in varied) for a in sample.arrays()}
         args, kwargs = map_arrays(sample.args, lambda a: leaves[id(a)]), {}  # noqa: B023 (used in this turn)

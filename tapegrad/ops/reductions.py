@@ -54,6 +54,7 @@ from tapegrad.runtime.dtype import dtype_of
 from tapegrad.runtime.errors import raise_status
 from tapegrad.runtime.handle import Tensor, wrap
 from tapegrad.runtime.layout import (
+    BAD_ARGUMENT,
     FROM_ATTRIBUTE,
     GENERAL,
     attribute,
@@ -174,7 +175,7 @@ _COUNT = _declare(
 
 
 def argument_infer(st, frame):
-    """The first results have the reduced shape; the last one of an op with indices has int64."""
+    """The results have the reduced shape; a second one has int64, and the first one then the operand's dtype."""
     x = slot_of(st, input_slot(frame, 0))
     for k in range(2):
         if output_slot(frame, k) >= 0:
@@ -182,6 +183,8 @@ def argument_infer(st, frame):
             reduced_shape(x, y, attribute(frame, MASK), attribute(frame, 2))
             if k == 1:
                 y.dtype = INT64
+                if slot_of(st, output_slot(frame, 0)).dtype != x.dtype:
+                    return BAD_ARGUMENT
     return 0
 
 
