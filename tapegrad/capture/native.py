@@ -351,8 +351,10 @@ def _arrays_in(result: Any) -> Any:
     return _result([array_of(value).copy()[()] for value in tensors])
 
 
-@typeof_impl.register(NativeFunction)
 def _typeof(function: NativeFunction, context: Any) -> NativeType:
     """Return Numba's type, or raise what says why there is none: Numba asks here when the attribute is missing."""
     function._require()
     return function._numba_type_
+
+
+typeof_impl.register(NativeFunction, _typeof)
