@@ -45,6 +45,7 @@ from tapegrad.runtime.machine import WORKSPACE_BYTES, machine
 
 _SMALL = 1 << 16  # elements up to which a kernel is called as it is
 _FLOATS = ({FLOAT32}, {FLOAT64})
+_COPIED = 1 << 16  # bytes of an output from which a run writes it into a new tensor: of a smaller one it makes a copy
 _IN_PLACE = 128  # elements from which an elementwise kernel must not write where it reads
 
 
@@ -240,22 +241,21 @@ class Program:
         weakref.finalize(self, _give_back_blocks, self._state).atexit = False
         self._blocks: list[Any] = []  # memory that the words lead to
         words = np.zeros(replay.HEAD_WORDS, np.int64)
+        checks, grads = self._checks(arguments), self._gradients(notes, others)
+        made = {int(machine.table("slots")["storage"][slot_of(gradient)]) for gradient in self._gradients_made}
+        self._anew = self._written_anew(made)
         self._set_code(words)
         words[replay.STATE_BLOCK], words[replay.MACHINE] = self._state.ctypes.data, machine.address
         words[replay.RUN], words[replay.RUN_STEPS] = compile_one("run_program"), compile_one("run_steps")
-        checks = self._checks(arguments)
         words[replay.CHECK_COUNT], words[replay.CHECKS] = len(checks), self._memory(checks)
-        grads = self._gradients(notes, others)
         words[replay.GRAD_COUNT], words[replay.GRADS] = len(grads), self._memory(grads)
-        words[replay.OUTPUT_COUNT], words[replay.OUTPUTS] = len(self._outputs), self._memory(self._outputs)
-        made = {int(machine.table("slots")["storage"][slot_of(gradient)]) for gradient in self._gradients_made}
         written = sorted(self.storages.written | made)
         words[replay.WRITTEN_COUNT], words[replay.WRITTEN] = len(written), self._memory(written)
         return words
 
     def _set_code(self, words: Any) -> None:
         """Write the instructions into memory, and what leads to them into the head."""
-        self._patches: dict[int, list[tuple[int, int]]] = {storage: [] for storage in self.storages.inputs}
+        self._patches: dict[int, list[tuple[int, int]]] = {s: [] for s in (*self.storages.inputs, *self._anew)}
         self._addresses: list[int] = machine.table("storages")["address"].tolist()
         code = list(self._steps())
         words[replay.COUNT] = len(code)
@@ -263,7 +263,7 @@ class Program:
         for k, step in enumerate(code):
             for place, operand in enumerate((*step.operands, *step.operands[-1:])[:3], 1):
                 self._set_address(int(words[replay.CODE]) + 8 * (replay.INSTRUCTION_WORDS * k + place), operand)
-        self._set_inputs(words)
+        self._set_inputs_and_outputs(words)
 
     def generate(self) -> None:
         """Compile loops for the groups that run tile by tile; later runs have them."""
@@ -368,7 +368,23 @@ class Program:
         if operand.storage in self._patches:
             self._patches[operand.storage].append((word, operand.offset))
 
-    def _set_inputs(self, words: Any) -> None:
+    def _written_anew(self, gradients: set[int]) -> set[int]:
+        """Return the storages of outputs that a run writes into new tensors, which nothing else shows after the call.
+
+        Args:
+            gradients: the storages of the gradients that the program makes.
+        """
+        slots, sizes = machine.table("slots"), machine.table("storages")["bytes"]
+        storages = [int(slots["storage"][slot]) for slot in self._outputs]
+        made = (self.storages.temporary | self.storages.kept) - self.storages.constants - gradients
+        found = set()
+        for slot, storage in zip(self._outputs, storages, strict=True):
+            whole = bool(slots["flags"][slot] & CONTIGUOUS) and slots["offset"][slot] == 0
+            if storage in made and whole and storages.count(storage) == 1 and sizes[storage] >= _COPIED:
+                found.add(storage)
+        return found
+
+    def _set_inputs_and_outputs(self, words: Any) -> None:
         patches: list[tuple[int, int]] = []
         rows = []
         written = {storage for instruction in self.instructions for storage in instruction.writes()}
@@ -378,6 +394,15 @@ class Program:
             rows[-1].append(storage if storage in self._shared else -1)
             patches += mine
         words[replay.INPUT_COUNT], words[replay.INPUTS] = len(rows), self._memory(rows)
+        outputs = []
+        for slot in self._outputs:
+            storage = int(machine.table("slots")["storage"][slot])
+            mine = self._patches[storage] if storage in self._anew else []
+            outputs.append(
+                [slot, self._addresses[storage] if storage in self._anew else 0, len(patches), len(mine), -1]
+            )
+            patches += mine
+        words[replay.OUTPUT_COUNT], words[replay.OUTPUTS] = len(outputs), self._memory(outputs)
         words[replay.PATCHES] = self._memory(patches)
 
     def _checks(self, arguments: Sequence[Tensor]) -> list[tuple[int, int]]:

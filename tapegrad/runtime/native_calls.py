@@ -32,6 +32,8 @@ from tapegrad.runtime.replay import (
     INPUTS,
     MACHINE,
     OUTPUT_COUNT,
+    OUTPUT_SLOT,
+    OUTPUT_WORDS,
     OUTPUTS,
     RUN,
     STATE_BLOCK,
@@ -157,7 +159,7 @@ def _call(program, inputs, outputs):
         _note_run(st, program)
     if status == 0:
         for k in range(head[OUTPUT_COUNT]):
-            _copy_output(st, int64_at(head[OUTPUTS])[k], int64_at(outputs)[k])
+            _copy_output(st, int64_at(head[OUTPUTS])[OUTPUT_WORDS * k + OUTPUT_SLOT], int64_at(outputs)[k])
     let_go(program)
     return status
 

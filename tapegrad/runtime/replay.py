@@ -32,6 +32,7 @@ from tapegrad.runtime.memory import (
     free_storage,
     new_handle,
     new_slot,
+    new_storage,
     recycle_slot,
     release_handle,
     slot_of_handle,
@@ -54,7 +55,7 @@ from tapegrad.runtime.threads import enter_thread
     GRAD_COUNT,
     GRADS,  # address: for each leaf its slot, the handle of its gradient then (-1: none) and before (-2: any)
     OUTPUT_COUNT,
-    OUTPUTS,  # address: the slots of which the caller gets copies
+    OUTPUTS,  # address: for each output OUTPUT_WORDS
     WRITTEN_COUNT,
     WRITTEN,  # address: storages from outside that the program writes into
     RUNNING,  # 1 while a thread runs the program or copies its outputs
@@ -66,6 +67,8 @@ from tapegrad.runtime.threads import enter_thread
 INPUT_SLOT, INPUT_STORAGE, INPUT_PATCH, INPUT_PATCH_COUNT, INPUT_WRITTEN, INPUT_GIVEN, INPUT_ONLY, INPUT_WORDS = range(
     8
 )
+# An output's own address is 0 where the caller gets a copy; else a run writes it into a new tensor, of that handle.
+OUTPUT_SLOT, OUTPUT_ADDRESS, OUTPUT_PATCH, OUTPUT_PATCH_COUNT, OUTPUT_HANDLE, OUTPUT_WORDS = range(6)
 INSTRUCTION_WORDS = 4
 RUN_PLAIN, RUN_ELEMENTWISE, RUN_GENERAL, RUN_TILES, RUN_FUSED, RUN_SCALAR = range(6)
 SCALAR_OPS = ("add", "sub", "mul", "div", "neg")  # of one number: a kernel's prologue would take most of the time
@@ -302,8 +305,14 @@ def bind_input(st, program, k, address):
     if row.address == address:
         return
     row.address = address
+    _patch(head, entry[INPUT_PATCH], entry[INPUT_PATCH_COUNT], address)
+
+
+@jit
+def _patch(head, first, count, address):
+    """Write where a storage lies now into the words that lead to it."""
     patches = int64_at(head[PATCHES])
-    for p in range(entry[INPUT_PATCH], entry[INPUT_PATCH] + entry[INPUT_PATCH_COUNT]):
+    for p in range(first, first + count):
         int64_at(patches[2 * p])[0] = address + patches[2 * p + 1]
 
 
@@ -424,39 +433,118 @@ def _run_unlocked(st, program, function, argument):
 
 
 @jit
-def _run(st, program, function, argument, objects, count):
-    """Run a program that this thread holds on given inputs; return 0 or a status."""
-    status = _begin(st, program, objects, count)
-    if status == 0:
-        status = _run_unlocked(st, program, function, argument)
+def _run(st, program, function, argument):
+    """Run a program that this thread holds and whose inputs are bound; return 0 or a status."""
+    status = _run_unlocked(st, program, function, argument)
     if status == 0:
         put_gradients(st, program)
     return status
 
 
 @jit
-def _outputs(st, program):
-    """Return a tuple of the handles of copies of the outputs, or a status."""
+def _output(head, k):
+    return int64_at(head[OUTPUTS] + 8 * OUTPUT_WORDS * k)
+
+
+@jit
+def _new_output(st, wanted):
+    """Return the handle of a tensor of a slot's dtype and shape, of its own memory, or a status."""
+    status = reserve(st, 8)
+    if status < 0:
+        return status
+    source = slot_of(st, wanted)
+    storage = new_storage(st, types.int64(storage_row(state_of(st).storages, source.storage).bytes))
+    if storage < 0:
+        return storage
+    slot = new_slot(st)
+    row = slot_of(st, slot)
+    row.dtype = source.dtype
+    copy_geometry(row, source)
+    row.flags = CONTIGUOUS
+    row.storage = storage
+    return new_handle(st, slot)
+
+
+@jit
+def _bind_output(st, head, output, address):
+    storage_row(state_of(st).storages, slot_of(st, output[OUTPUT_SLOT]).storage).address = address
+    _patch(head, output[OUTPUT_PATCH], output[OUTPUT_PATCH_COUNT], address)
+
+
+@jit
+def _make_outputs(st, program):
+    """Make the tensors that a run writes its large outputs into; return 0 or a status."""
+    head = int64_at(program)
+    for k in range(head[OUTPUT_COUNT]):
+        output = _output(head, k)
+        output[OUTPUT_HANDLE] = -1
+        if output[OUTPUT_ADDRESS] == 0:
+            continue
+        handle = _new_output(st, output[OUTPUT_SLOT])
+        if handle < 0:
+            return handle
+        output[OUTPUT_HANDLE] = handle
+        made = slot_of(st, slot_of_handle(st, handle))
+        _bind_output(st, head, output, types.int64(storage_row(state_of(st).storages, made.storage).address))
+    return 0
+
+
+@jit
+def _finish_outputs(st, program):
+    """Let the program write into its own memory again; have the handles of copies of the other outputs; or a status."""
+    head = int64_at(program)
+    status = types.int64(0)
+    for k in range(head[OUTPUT_COUNT]):
+        output = _output(head, k)
+        if output[OUTPUT_ADDRESS] != 0:
+            _bind_output(st, head, output, output[OUTPUT_ADDRESS])
+        elif status == 0:
+            status = reserve(st, 8)
+            slot = emit_one(st, CLONE, output[OUTPUT_SLOT], 0) if status == 0 else status
+            if slot >= 0:
+                output[OUTPUT_HANDLE] = new_handle(st, slot)
+            status = min(slot, types.int64(0))
+    return status
+
+
+@jit
+def _give_up_outputs(st, program):
+    """Forget what was made for a run that has failed."""
+    head = int64_at(program)
+    for k in range(head[OUTPUT_COUNT]):
+        output = _output(head, k)
+        if output[OUTPUT_ADDRESS] != 0:
+            _bind_output(st, head, output, output[OUTPUT_ADDRESS])
+        if output[OUTPUT_HANDLE] >= 0:
+            release_handle(st, output[OUTPUT_HANDLE])
+
+
+@jit
+def _outputs(program):
+    """Return a tuple of the outputs' handles."""
     head = int64_at(program)
     found = new_tuple(head[OUTPUT_COUNT])
     for k in range(head[OUTPUT_COUNT]):
-        slot = reserve(st, 8)
-        if slot == 0:
-            slot = emit_one(st, CLONE, int64_at(head[OUTPUTS])[k], 0)
-        if slot < 0:
-            return from_int64(slot)
-        set_tuple_item(found, k, from_int64(new_handle(st, slot)))
+        set_tuple_item(found, k, from_int64(_output(head, k)[OUTPUT_HANDLE]))
     return found
 
 
 def replay(self, args, count):
-    """replay(program, *inputs) -> a tuple of the handles of copies of its outputs, or a status"""
+    """replay(program, *inputs) -> a tuple of the handles of its outputs, new tensors, or a status"""
     st = as_int64(self)
     objects = int64_at(args)
     program = as_int64(objects[0])
     hold(program)
-    status = _run(st, program, int64_at(program)[RUN], 0, objects, count - 1)
-    found = from_int64(status) if status < 0 else _outputs(st, program)
+    status = _begin(st, program, objects, count - 1)
+    if status == 0:
+        status = _make_outputs(st, program)
+        if status == 0:
+            status = _run(st, program, int64_at(program)[RUN], 0)
+        if status == 0:
+            status = _finish_outputs(st, program)
+        if status < 0:
+            _give_up_outputs(st, program)
+    found = from_int64(status) if status < 0 else _outputs(program)
     let_go(program)
     return found
 
@@ -467,7 +555,9 @@ def replay_steps(self, args, count):
     objects = int64_at(args)
     program = as_int64(objects[0])
     hold(program)
-    status = _run(st, program, int64_at(program)[RUN_STEPS], as_int64(objects[count - 1]), objects, count - 2)
+    status = _begin(st, program, objects, count - 2)
+    if status == 0:
+        status = _run(st, program, int64_at(program)[RUN_STEPS], as_int64(objects[count - 1]))
     let_go(program)
     return from_int64(status)
 
