@@ -388,4 +388,4 @@ class Counted(list):
 
 
 def test_no_loops_for_nothing():
-    assert Loops([], []).due == 0
+    assert Loops([], [], []).due == 0

@@ -1,4 +1,7 @@
-"""Pass: a group of elementwise instructions becomes one loop, made of the ops' formulas; see kernels/fused.py."""
+"""Pass: a group of elementwise instructions becomes one kernel, made of the ops' formulas.
+
+Over many elements it is a loop (kernels/fused.py), over one straight-line code (kernels/straight.py).
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,10 @@ from typing import Any
 
 from tapegrad.capture.fusion import Group, Operand, Walk
 from tapegrad.capture.notes import Instruction
-from tapegrad.kernels.fused import SIGNATURE, Applied, FusedLoop, make_fused
+from tapegrad.kernels import fused, straight
+from tapegrad.kernels.fused import Applied, FusedLoop
 from tapegrad.native.cache import compile_function, is_cached
+from tapegrad.native.dtypes import FLOAT32
 from tapegrad.runtime.replay import SCALAR_OPS
 
 MOST_MEMBERS = 64  # of a loop: more take longer to compile than they save, and their values do not fit into registers
@@ -19,9 +24,11 @@ MOST_MEMBERS = 64  # of a loop: more take longer to compile than they save, and 
 # two branches 0.28 and 0.12, a chain of 23 with its gradient 3.3 and 1.5; the chain's loop took 0.47 s to compile.
 _TILES, _COMPILED, _COMPILED_EACH = 1e-10, 0.2, 0.012
 MOST_STORES = 8  # each has a buffer in the first-level cache
+# The same for single numbers.
+_ONE_BY_ONE, _STRAIGHT, _STRAIGHT_EACH = 9e-9, 0.02, 1e-4
 
 
-_addresses: dict[str, int] = {}  # of the kernels that this process has, by the loops' keys
+_addresses: dict[str, int] = {}  # of the kernels that this process has, by their keys
 
 
 @dataclass(frozen=True)
@@ -42,55 +49,102 @@ class Generated:
     sums: tuple[Operand, ...]
     total: int
 
+    signature = fused.SIGNATURE
+
+    @cached_property
+    def key(self) -> str:
+        """The kernel's name in the disk cache."""
+        return f"fused.{self.loop.key}"
+
     @cached_property
     def _kernel(self) -> Callable[..., Any]:
-        return make_fused(self.loop)
+        return fused.make_fused(self.loop)
 
     def compile(self) -> int:
         """Return the address of the kernel, from the disk cache where it is there."""
-        if self.loop.key not in _addresses:
-            _addresses[self.loop.key] = compile_function(self._kernel, self.loop.key, SIGNATURE)
-        return _addresses[self.loop.key]
+        if self.key not in _addresses:
+            _addresses[self.key] = compile_function(self._kernel, self.key, self.signature)
+        return _addresses[self.key]
 
     @property
     def is_cached(self) -> bool:
         """Whether the kernel is there, or in the disk cache."""
-        return self.loop.key in _addresses or is_cached(self._kernel, self.loop.key, SIGNATURE)
+        return self.key in _addresses or is_cached(self._kernel, self.key, self.signature)
 
     @property
     def seconds(self) -> float:
-        """About how many seconds a run takes by tiles."""
+        """About how many seconds a run takes without the kernel."""
         return _TILES * self.total * len(self.loop.applied)
+
+    @property
+    def cost(self) -> float:
+        """About how many seconds the kernel takes to compile."""
+        return _COMPILED + _COMPILED_EACH * len(self.loop.applied)
+
+
+class Straight(Generated):
+    """Straight-line code for a run of operations on single numbers, and where in memory its values lie."""
+
+    signature = straight.SIGNATURE
+
+    @cached_property
+    def key(self) -> str:
+        """The kernel's name in the disk cache."""
+        return f"straight.{self.loop.key}"
+
+    @cached_property
+    def _kernel(self) -> Callable[..., Any]:
+        return straight.make_straight(self.loop)
+
+    def called(self) -> list[int]:
+        """Return the addresses of the functions that the kernel calls."""
+        return [straight.function_of(key, applied) for key, applied in straight.called(self.loop).items()]
+
+    @property
+    def seconds(self) -> float:
+        """About how many seconds a run takes without the kernel."""
+        return _ONE_BY_ONE * len(self.loop.applied)
+
+    @property
+    def cost(self) -> float:
+        """About how many seconds the kernel takes to compile."""
+        return _STRAIGHT + _STRAIGHT_EACH * len(self.loop.applied)
 
 
 class Loops:
-    """The generated loops of a program. Those on the disk are used at once.
+    """The generated kernels of a program. Those on the disk are used at once.
 
-    Others are compiled when their groups have run, by tiles, for as long as compiling takes: so it never costs more
+    Others are compiled when their groups have run without them for as long as compiling takes: so it never costs more
     than as much again.
 
     Attributes:
         due: after how many more runs to compile the others; 0 for never.
-        unstored: the storages that the loops in use leave alone though they have places in the memory plan.
+        unstored: the storages that the kernels in use leave alone though they have places in the memory plan.
+
+    Args:
+        groups: that run tile by tile where they have no kernel.
+        runs: of operations on single numbers.
+        instructions: of the program.
     """
 
-    def __init__(self, groups: Sequence[Group], instructions: Sequence[Instruction]) -> None:
+    def __init__(self, groups: Sequence[Group], runs: Sequence[Group], instructions: Sequence[Instruction]) -> None:
         self._kernels: dict[int, tuple[Generated, int]] = {}  # by the group's first instruction
         self._waiting: list[tuple[Group, Generated]] = []
         self.unstored: set[int] = set()
-        for group in groups:
-            made = generate(group, instructions[group.first : group.last + 1])
+        for group in (*groups, *runs):
+            members = instructions[group.first : group.last + 1]
+            made = generate(group, members) if group.walks[0].total > 1 else generate_straight(group, members)
             if made is not None and made.is_cached:
                 self._kernels[group.first] = made, made.compile()
             elif made is not None:
                 self._waiting.append((group, made))
+        self.unstored |= {storage for run in runs if run.first in self._kernels for storage in run.unstored}
         seconds = sum(made.seconds for _, made in self._waiting)
-        members = sum(len(made.loop.applied) for _, made in self._waiting)
-        cost = _COMPILED * len(self._waiting) + _COMPILED_EACH * members
+        cost = sum({made.key: made.cost for _, made in self._waiting}.values())
         self.due = int(cost / seconds) + 1 if self._waiting else 0
 
     def of(self, group: Group) -> tuple[Generated, int] | None:
-        """Return a group's loop and its kernel, if it has been compiled."""
+        """Return what was generated for a group and its kernel, if it has been compiled."""
         return self._kernels.get(group.first)
 
     def nowhere(self, group: Group) -> Collection[int]:
@@ -107,8 +161,26 @@ class Loops:
 
 def generate(group: Group, members: Sequence[Instruction]) -> Generated | None:
     """Return the loop for a group; None where an op has no plain formula, or there is too much of it."""
-    if len(members) > MOST_MEMBERS:
+    made = _described(group, members) if len(members) <= MOST_MEMBERS else None
+    if (
+        made is None
+        or any(applied.repair for applied in made[0].applied)
+        or len(made[2]) + len(group.sums) > MOST_STORES
+    ):
         return None
+    return Generated(*made, tuple(one.result for one in group.sums), group.walks[0].total)
+
+
+def generate_straight(run: Group, members: Sequence[Instruction]) -> Straight | None:
+    """Return the straight-line code for a run; None where an op has no plain formula."""
+    made = _described(run, members)
+    return None if made is None else Straight(*made, (), 1)
+
+
+def _described(
+    group: Group, members: Sequence[Instruction]
+) -> tuple[FusedLoop, tuple[Operand, ...], tuple[Operand, ...]] | None:
+    """Return what a group computes, where its loads are from and its stores go; None where an op has no formula."""
     latest: dict[Operand, tuple[str, int]] = {}  # what a place has by now: a load or a formula's result, and its number
     loaded: list[Operand] = []
     rows: list[tuple[Instruction, Callable[..., Any], list[tuple[str, int]], int]] = []
@@ -125,20 +197,19 @@ def generate(group: Group, members: Sequence[Instruction]) -> Generated | None:
         latest[result] = "result", len(rows) - 1
     written = {walk.operands[0]: None for walk in group.walks}  # in order
     stored = tuple(place for place in written if place.storage not in group.unstored)
-    if len(stored) + len(group.sums) > MOST_STORES:
-        return None
 
     def number(value: tuple[str, int]) -> int:
         return value[1] + (len(loaded) if value[0] == "result" else 0)
 
-    applied = [
-        Applied(f"{i.op.name}{i.op.stamp}", formula, tuple(map(number, operands)), dtype, i.op.name in SCALAR_OPS)
-        for i, formula, operands, dtype in rows
-    ]
+    applied = []
+    for instruction, formula, values, dtype in rows:
+        op, repair = instruction.op, instruction.op.repair if dtype >= FLOAT32 else None
+        single = op.name in SCALAR_OPS
+        applied.append(Applied(f"{op.name}{op.stamp}", formula, tuple(map(number, values)), dtype, single, repair))
     loads = tuple((operand.dtype, operand.stride == 0) for operand in loaded)
     sums = tuple((number(latest[one.source]), one.mean) for one in group.sums)
     loop = FusedLoop(loads, tuple(applied), tuple(number(latest[place]) for place in stored), sums)
-    return Generated(loop, tuple(loaded), stored, tuple(one.result for one in group.sums), group.walks[0].total)
+    return loop, tuple(loaded), stored
 
 
 def _formula(instruction: Instruction, walk: Walk) -> Callable[..., Any] | None:

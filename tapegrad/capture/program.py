@@ -19,10 +19,11 @@ from tapegrad.capture.errors import CaptureError
 from tapegrad.capture.folding import without_constants
 from tapegrad.capture.fusion import Group, Operand, Walk, find_groups, sum_of, walk_of, widen_lifetimes
 from tapegrad.capture.gather import gathered
-from tapegrad.capture.generated import Generated, Loops
+from tapegrad.capture.generated import Generated, Loops, Straight
 from tapegrad.capture.notes import Instruction, Notes
 from tapegrad.capture.passes import check_names
 from tapegrad.capture.plan import Plan, lifetimes_of, plan_memory
+from tapegrad.capture.runs import find_runs
 from tapegrad.capture.storages import classify, slot_of, storage_of
 from tapegrad.kernels.fused import STRIP
 from tapegrad.native.dtypes import DTYPE_NAMES, FLOAT32, FLOAT64
@@ -215,7 +216,12 @@ class Program:
             self.groups = find_groups(self._walks, lifetimes, sums=sums if "generated" in self._passes else ())
         else:
             self.groups = []
-        self._loops = Loops(self.groups, self.instructions) if "generated" in self._passes else Loops([], [])
+        if "generated" in self._passes:
+            runs = find_runs(self.instructions, self._walks, lifetimes)
+            self._loops = Loops(self.groups, runs, self.instructions)
+        else:
+            runs, self._loops = [], Loops([], [], [])
+        self._runs = {run.first: run for run in runs}
         for storage in {storage for group in self.groups for storage in self._loops.nowhere(group)}:
             del lifetimes[storage]
             machine.release_block(storage)
@@ -299,6 +305,9 @@ class Program:
                 loop = self._loops.of(groups[k])
                 self.spans.append((k, groups[k].end + 1 if loop else groups[k].last + 1))
                 yield self._fused(*loop) if loop else self._tiles(groups[k])
+            elif k in self._runs and (straight := self._loops.of(self._runs[k])):
+                self.spans.append((k, self._runs[k].end + 1))
+                yield self._straight(*straight)
             else:
                 self.spans.append((k, k + 1))
                 yield self._step(self.instructions[k], self._walks[k])
@@ -358,6 +367,15 @@ class Program:
             ctypes.c_int64.from_address(word).value = self._memory([0] * (made.total // STRIP + 1))
             self._set_address(word + 8, operand)
         return Step(replay.RUN_FUSED, 0, self._memory([kernel, made.total, arguments, len(made.sums)]))
+
+    def _straight(self, made: Generated, kernel: int) -> Step:
+        """Return the step that runs operations on single numbers by the kernel that was made for them."""
+        assert isinstance(made, Straight)
+        words = made.called()
+        arguments = self._memory(words + [0] * (len(made.loaded) + len(made.stored)))
+        for k, operand in enumerate((*made.loaded, *made.stored), len(words)):
+            self._set_address(arguments + 8 * k, operand)
+        return Step(replay.RUN_PLAIN, kernel, arguments)
 
     def _address(self, operand: Operand) -> int:
         return self._addresses[operand.storage] + operand.offset

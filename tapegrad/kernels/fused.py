@@ -19,6 +19,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from tapegrad.kernels.loops import Repair
 from tapegrad.kernels.reduce_sum import BLOCK, block_sum, sum_of_blocks
 from tapegrad.kernels.vector_primitives import bits, from_bits, int_xor
 from tapegrad.native.cache import jit_exact, jit_inlined
@@ -39,6 +40,7 @@ class Applied:
         operands: the values' numbers.
         dtype: of the result.
         single: whether it is a single operation, whose bits do not depend on what it is compiled with.
+        repair: what computes the operands for which the formula fails: only straight-line code has it.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Applied:
     operands: tuple[int, ...]
     dtype: int
     single: bool
+    repair: Repair | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class FusedLoop:
     def key(self) -> str:
         """A name for the loop's kernel that tells its structure apart from all others."""
         rows = [(a.name, a.operands, a.dtype, a.single) for a in self.applied]
-        return "fused." + hashlib.sha256(repr((self.loads, rows, self.stores, self.sums)).encode()).hexdigest()
+        return hashlib.sha256(repr((self.loads, rows, self.stores, self.sums)).encode()).hexdigest()
 
 
 def _buffer(dtype: int) -> Callable[..., Any]:
@@ -128,7 +131,7 @@ def _padded(x, buffer, n):
     return buffer
 
 
-_exact, _inlined = cache(jit_exact), cache(jit_inlined)  # a formula is compiled once in a process
+exact, inlined = cache(jit_exact), cache(jit_inlined)  # a formula is compiled once in a process
 
 
 def make_fused(loop: FusedLoop) -> Callable[[int, int, int], int]:
@@ -151,7 +154,7 @@ def make_fused(loop: FusedLoop) -> Callable[[int, int, int], int]:
         scope |= {"float64_at": POINTERS[FLOAT64], "sum_of_blocks": sum_of_blocks, "float64": np.float64}
         scope |= {f"block_sum{dtype}": block_sum(dtype), "int64": np.int64}
     for k, applied in enumerate(loop.applied):
-        scope[f"f{k}"] = (_exact if applied.single else _inlined)(applied.formula)
+        scope[f"f{k}"] = (exact if applied.single else inlined)(applied.formula)
     exec("\n".join(_source(loop)), scope)
     return scope["kernel"]  # type: ignore[no-any-return]
 
@@ -210,7 +213,7 @@ def _pieces(loop: FusedLoop) -> list[range]:
     """Return the formulas of each loop over a strip, of which each has one long formula.
 
     With two in a loop the processor waits: too few turns are under way at once to hide how long each takes (tanh and
-    sigmoid in a chain of eleven: 1.9 ns an element in one loop, %%% in two).
+    sigmoid in a chain of eleven took 1.9 ns an element in one loop).
     """
     starts = [0]
     long = False

@@ -88,8 +88,14 @@ class Repair:
     formula: Callable[..., Any]
 
 
-def _with_repair(formula: Callable[..., Any], repair: Repair, operands: int) -> dict[str, Any]:
-    """Return the names that a loop with a repair uses: ``whole`` is the right formula for each element."""
+def with_repair(formula: Callable[..., Any], repair: Repair, operands: int) -> dict[str, Any]:
+    """Return the names that a loop with a repair uses: ``whole`` is the right formula for each element.
+
+    Args:
+        formula: what is right but where ``repair`` says.
+        repair: the other one.
+        operands: how many both have.
+    """
     names = ", ".join(f"a{k}" for k in range(operands))
     scope: dict[str, Any] = {"__name__": __name__, "f": jit_inlined(formula), "needs": jit_inlined(repair.needs)}
     scope |= {"exact": jit(repair.formula), "block": np.uintp(_BLOCK)}
@@ -112,7 +118,7 @@ def make_loop(
     scope: dict[str, Any] = {"__name__": __name__, "int64_at": int64_at, "uintp": np.uintp}
     scope |= {"f": jit_inlined(formula), "called": jit(formula)}
     if repair is not None:
-        scope |= _with_repair(formula, repair, len(input_dtypes))
+        scope |= with_repair(formula, repair, len(input_dtypes))
     scope |= {"out": POINTERS[output_dtype], "out_bytes": ITEM_BYTES[output_dtype]}
     for k, dtype in enumerate(input_dtypes):
         scope |= {f"in{k}": POINTERS[dtype], f"bytes{k}": ITEM_BYTES[dtype]}

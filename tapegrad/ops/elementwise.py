@@ -69,8 +69,9 @@ def elementwise(
         return formula if callable(formula) else formula[_category(dtype, formula)]
 
     def scalar_formula(dtypes_in: tuple[int, ...], result_dtype: int) -> Callable[..., Any] | None:
-        dtype = next((d for d, name in zip(dtypes_in, operands, strict=True) if name not in fixed), dtypes_in[0])
-        return None if repair is not None and 1 << dtype & FLOATS else chosen_for(dtype)
+        return chosen_for(
+            next((d for d, name in zip(dtypes_in, operands, strict=True) if name not in fixed), dtypes_in[0])
+        )
 
     def kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
         chosen = chosen_for(dtype)
@@ -84,6 +85,7 @@ def elementwise(
             inputs=operands,
             kernel=kernel,
             formula=scalar_formula,
+            repair=repair,
             result=result,
             dtypes=dtypes,
             vjp=vjp,

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from tapegrad.kernels.loops import Repair
 from tapegrad.native.cache import compile_function
 from tapegrad.native.dtypes import BOOL, FLOAT32, FLOAT64, INT32, INT64, UINT8
 from tapegrad.runtime.errors import op_names
@@ -60,6 +61,7 @@ class Op:
         kernel: makes the Python source of a kernel from the operands' dtype code and the result's.
         formula: of an elementwise op, the scalar function that its kernel applies, for the operands' dtypes and the
             result's; None where there is more to it.
+        repair: of an elementwise op, what computes the floats for which that function fails.
         infer: the shape rule ``infer(st, frame)`` of an op that is not elementwise.
         vjp: the gradient rule.
         shape_only: names of operands whose values neither kernel nor rule read.
@@ -86,6 +88,7 @@ class Op:
     outputs: int = 1
     kernel: Callable[[int, int], Callable[..., int]] | None = None
     formula: Callable[[tuple[int, ...], int], Callable[..., Any] | None] | None = None
+    repair: Repair | None = None
     infer: Callable[..., int] | None = None
     vjp: Callable[..., Any] | None = None
     shape_only: tuple[str, ...] = ()
