@@ -2,7 +2,9 @@
 
 A file is a checkpoint (serialization/container.py): data only, with a checksum. It holds no addresses and nothing that
 was compiled. Loading emits the ops one by one in a recording, so that each is checked as if a function had called it,
-and the kernels are those of the loading machine; then the recording becomes a program as any other.
+and the kernels are those of the loading machine; then the recording becomes a program as any other. What a kernel
+trusts its callers with, its op's rule (ops/validity.py) checks before; an op without a rule is refused. So a file that
+was forged gives an error, or a program that computes something else, and never memory that is not its own.
 """
 
 from __future__ import annotations
@@ -19,19 +21,18 @@ import numpy as np
 from tapegrad.autograd.modes import no_grad
 from tapegrad.capture.compiled import Compiled
 from tapegrad.capture.errors import CaptureError
-from tapegrad.capture.loop_checks import Array, problem_of_loop
 from tapegrad.capture.notes import Instruction, Notes, recording, release
-from tapegrad.capture.operand_checks import problem_of_operands
 from tapegrad.capture.program import Program
 from tapegrad.capture.stepping import Snapshot
 from tapegrad.capture.storages import slot_of, storage_of
 from tapegrad.native.dtypes import DTYPE_NAMES, ITEM_BYTES, NUMPY_DTYPES
 from tapegrad.ops.calls import functions
-from tapegrad.ops.recurrent import PACK, loop_infer
+from tapegrad.ops.recurrent import PACK
 from tapegrad.ops.registry import Op, registry
+from tapegrad.ops.validity import Operand, broadcast, is_few
 from tapegrad.runtime.errors import raise_status
 from tapegrad.runtime.handle import Tensor, wrap
-from tapegrad.runtime.layout import CONTIGUOUS, FROM_ATTRIBUTE, MAX_NDIM, MAX_OUTPUTS
+from tapegrad.runtime.layout import CONTIGUOUS, ELEMENTWISE, FROM_ATTRIBUTE, GENERAL, MAX_NDIM, MAX_OUTPUTS
 from tapegrad.runtime.machine import machine
 from tapegrad.serialization import CheckpointError, load, save
 from tapegrad.tensor.convert import array_of
@@ -39,23 +40,7 @@ from tapegrad.tensor.convert import array_of
 VERSION = 1
 _KIND = "tapegrad program"
 _ROLES = ("input", "outside", "constant", "made")
-_MAX_ELEMENTS = 1 << 40
 _MAX_OPERANDS = 1 << 16
-_RUNNING = ("running_mean", "running_var", "num_batches_tracked")  # all of them, or the last one or none
-_OPTIONAL_OF = {
-    "cross_entropy_rows": {"weight"},
-    "ce_gradient": {"weight"},
-    "pack_matrix": {"other"},
-    "norm_rows": {"weight"},
-    "norm_rows_backward": {"weight"},
-    "norm_channels": {"weight", *_RUNNING},
-    "norm_channels_backward": {"weight"},
-    "embedding_rows": {"weights"},
-    "embedding_add": {"weights"},
-    "embedding_take": {"weights"},
-    "resample": {"rows", "columns", "rows_back", "columns_back"},
-}
-_OPTIONAL = {"bias", "attn_mask"}  # operands that every op that has one knows to be absent
 
 
 @dataclass(frozen=True)
@@ -72,6 +57,23 @@ class Place:
         """Return whether it shows a storage of so many elements as it lies."""
         strides = tuple([math.prod(self.shape[d + 1 :]) for d in range(len(self.shape))])
         return self.offset == 0 and math.prod(self.shape) == count and strides == self.strides
+
+
+@dataclass(frozen=True)
+class Step:
+    """An instruction of a file; slots by their numbers, -1 for none."""
+
+    op: Op
+    in_place: bool
+    operands: list[int]
+    results: list[int]
+    attributes: list[int]
+
+    def written(self) -> list[int]:
+        """Return the slots that it writes into, besides those that it makes."""
+        op = self.op
+        written = [k for k in range(len(self.operands)) if op.inputs[k % len(op.inputs)] in op.writes]
+        return [*[self.operands[k] for k in written], *(self.results[:1] if self.in_place else [])]
 
 
 # ---- saving ----
@@ -234,7 +236,7 @@ Program.save = save_program  # type: ignore[attr-defined]  # a method, as tensor
 def load_program(path: str | os.PathLike[str]) -> SavedProgram:
     """Return a program that ``save_program`` wrote, ready to be called.
 
-    Every op is checked, as in a call of it from Python, before the program can run; no code in the file is run.
+    Every op is checked, as in a call of it from Python, before it runs; no code in the file is run.
 
     Args:
         path: the file.
@@ -357,7 +359,7 @@ class _Reader:
             self._expect(isinstance(numbers, list) and len(numbers) <= MAX_NDIM, "a shape or strides are no short list")
             self._expect(all(_is_size(n) for n in numbers), "a shape or strides have what is no size")
         self._expect(len(shape) == len(strides) and _is_size(offset) and _is_size(storage), "a slot's fields disagree")
-        self._expect(int(np.prod([float(n) for n in shape])) <= _MAX_ELEMENTS, "a slot is too large")
+        self._expect(is_few(*shape), "a slot is too large")
         return Place(storage, DTYPE_NAMES.index(dtype), tuple(shape), tuple(strides), offset)
 
     def _storage(self, entry: Any) -> dict[str, Any]:
@@ -383,6 +385,7 @@ class _Reader:
             role = self._storages[place.storage]
             self._expect(role["role"] == "input" and role.get("number") == len(self.inputs), "the arguments disagree")
             span = 1 + sum((n - 1) * stride for n, stride in zip(place.shape, place.strides, strict=True) if n)
+            self._expect(is_few(place.offset + span), "an argument is too large")
             root = _zeros(place.dtype, place.offset + span)
             self._roots[place.storage] = root
             self.inputs.append(self._view(root, place))
@@ -420,8 +423,10 @@ class _Reader:
             if storage["role"] == "constant":
                 self._filled(number)
         self._code: list[tuple[Op, list[int]]] = []
-        for entry in self._list("code"):
-            self._emit(entry)
+        code = [self._step(entry) for entry in self._list("code")]
+        self._written = {self._storage_of(number) for step in code for number in step.written()}
+        for step in code:
+            self._emit(step)
         outputs = [self._tensor(number) for number in self._list("outputs")]
         outside = {storage_of(root) for root in (*self.lasting, *self.inputs)}
         results = [t if storage_of(t) in outside else t.detach() for t in outputs]
@@ -437,7 +442,7 @@ class _Reader:
                 storage = self._storages[place.storage]
                 self._expect(storage["role"] == "made", "a storage is used before it is made")
                 item = ITEM_BYTES[place.dtype]
-                self._expect(storage["bytes"] % item == 0 and storage["bytes"] // item <= _MAX_ELEMENTS, "its size")
+                self._expect(storage["bytes"] % item == 0 and is_few(storage["bytes"] // item), "its size")
                 count = storage["bytes"] // item
                 if place.is_whole(count):  # a view of what is not written yet would count as a constant
                     self._views[number] = wrap(_made(machine.new_tensor(place.dtype, *place.shape)))
@@ -447,35 +452,60 @@ class _Reader:
             self._views[number] = self._view(self._roots[place.storage], place)
         return self._views[number]
 
-    def _emit(self, entry: Any) -> None:
+    def _storage_of(self, number: int) -> int:
+        return self._places[number].storage if number < len(self._places) else -1
+
+    def _step(self, entry: Any) -> Step:
+        """Return an instruction, of an op that files may have and as many operands as it takes."""
         self._expect(isinstance(entry, list) and len(entry) == 6, "an instruction has not six fields")
         name, in_place, operands, results, attributes, _ = entry
         self._expect(isinstance(name, str) and name in registry, f"the op {name!r:.40} is unknown")
         op = registry[name]
+        allowed = op.kind == ELEMENTWISE or (op.kind == GENERAL and op.valid is not None)
+        self._expect(allowed and not op.shape_from_values, f"{name}: an op that programs in files cannot have")
         for numbers in (operands, results, attributes):
             self._expect(isinstance(numbers, list) and all(type(n) is int for n in numbers), f"{name}: no list of ints")
         self._expect(type(in_place) is bool and all(abs(n) < 2**63 for n in attributes), f"{name}: malformed")
         self._expect(len(results) == MAX_OUTPUTS, f"{name}: the number of results")
-        optional = _OPTIONAL | _OPTIONAL_OF.get(name, set())
-        whole = len(operands) % len(op.inputs) == 0 if op.variadic else _has_all(op, len(operands), optional)
+        whole = len(operands) % len(op.inputs) == 0 if op.variadic else _has_all(op, len(operands))
         self._expect(whole and len(operands) <= _MAX_OPERANDS, f"{name}: {len(operands)} operands")
-        self._expect(not op.shape_from_values, f"{name}: its shape depends on values")
-        names = [operand.lstrip("*") for operand in op.inputs]
-        absent = {names[k % len(names)] for k, number in enumerate(operands) if number == -1}
-        if op.infer is loop_infer:
-            self._check_loop(op, operands, attributes)
-        else:
-            self._expect(absent <= optional, f"{name}: an operand that it needs is absent: {sorted(absent - optional)}")
-            self._expect(("running_mean" in absent) == ("running_var" in absent), f"{name}: half of its statistics")
+        absent = {op.inputs[k % len(op.inputs)] for k, number in enumerate(operands) if number == -1}
+        needed = sorted(absent.difference(op.optional))
+        self._expect(not needed, f"{name}: an operand that it needs is absent: {needed}")
         if op.result == FROM_ATTRIBUTE:
             self._expect(attributes != [] and 0 <= attributes[0] < len(DTYPE_NAMES), f"{name}: an unknown dtype")
-        shapes = [None if number == -1 else tuple(self._tensor(number).shape) for number in operands]
-        problem = problem_of_operands(name, shapes, attributes)
-        self._expect(not problem, f"{name}: {problem}")
-        handles = [None if number == -1 else self._tensor(number)._handle for number in operands]
-        if in_place:
-            self._expect(op.outputs == 1, f"{name}: several results in place")
-            target = self._tensor(results[0])
+        self._expect(not in_place or op.outputs == 1, f"{name}: several results in place")
+        return Step(op, in_place, operands, results, attributes)
+
+    def _operand(self, number: int) -> Operand | None:
+        if number == -1:
+            return None
+        slot, storage = slot_of(self._tensor(number)), self._storage_of(number)
+        row = machine.table("slots")[slot]
+        fixed = self._storages[storage]["role"] in ("outside", "constant") and storage not in self._written
+        shape = tuple(row["shape"][: row["ndim"]].tolist())
+        return Operand(int(row["dtype"]), shape, bool(row["flags"] & CONTIGUOUS), fixed)
+
+    def _check(self, step: Step) -> None:
+        """Raise CheckpointError where a kernel would get what it trusts its callers not to give it."""
+        op, operands = step.op, [self._operand(number) for number in step.operands]
+        if op.valid is not None:
+            self._expect(op.valid(operands, step.attributes), f"{op.name}: operands or attributes that do not fit")
+        else:
+            shape = broadcast(*[operand.shape for operand in operands if operand is not None])
+            self._expect(is_few(*shape), f"{op.name}: its result is too large")
+        if step.in_place and op.kind == GENERAL and not op.accumulates:
+            target, number = self._operand(step.results[0]), step.results[0]
+            self._expect(target is not None and target.contiguous, f"{op.name}: it writes in place what has gaps")
+            shared = [self._storage_of(other) for other in step.operands if other not in (number, -1)]
+            self._expect(self._storage_of(number) not in shared, f"{op.name}: it writes in place what it reads")
+
+    def _emit(self, step: Step) -> None:
+        self._check(step)
+        op, attributes = step.op, step.attributes
+        handles = [None if number == -1 else self._tensor(number)._handle for number in step.operands]
+        if step.in_place:
+            target = self._tensor(step.results[0])
             if op.accumulates:  # as the sweep does where it can: here what is added is made first
                 self._add(op, target, handles, attributes)
                 return
@@ -483,7 +513,7 @@ class _Reader:
             if status < 0:
                 raise_status(status)
         else:
-            self._take(op, results, machine.emit_several(op.code, len(handles), *handles, *attributes))
+            self._take(op, step.results, machine.emit_several(op.code, len(handles), *handles, *attributes))
         self._code.append((op, attributes))
 
     def _add(self, op: Op, target: Tensor, handles: list[int | None], attributes: list[int]) -> None:
@@ -500,16 +530,6 @@ class _Reader:
         if status < 0:
             raise_status(status)
         self._code += [(op, attributes), (add, [])]
-
-    def _check_loop(self, op: Op, operands: list[int], attributes: list[int]) -> None:
-        found = []
-        for number in operands:
-            slot = -1 if number == -1 else slot_of(self._tensor(number))
-            row = machine.table("slots")[slot]
-            array = Array(int(row["dtype"]), int(row["numel"]), bool(row["flags"] & CONTIGUOUS))
-            found.append(None if slot < 0 else array)
-        problem = problem_of_loop(op, found, attributes)
-        self._expect(not problem, f"{op.name}: {problem}")
 
     def _take(self, op: Op, results: list[int], handles: Any) -> None:
         """Enter an op's results; they must have the geometry that the file says."""
@@ -538,9 +558,9 @@ class _Reader:
         self._expect(made == self._code, "its operations are not those that it would make here")
 
 
-def _has_all(op: Op, count: int, optional: set[str]) -> bool:
+def _has_all(op: Op, count: int) -> bool:
     """Return whether an op may have so many operands: those that it may do without may be missing at the end."""
-    return count <= len(op.inputs) and optional.issuperset(op.inputs[count:])
+    return count <= len(op.inputs) and set(op.optional).issuperset(op.inputs[count:])
 
 
 def _is_size(value: Any) -> bool:

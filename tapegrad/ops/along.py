@@ -14,6 +14,18 @@ from tapegrad.native.pointers import int64_at, stack_words
 from tapegrad.ops.reduction_rules import MASK, extents
 from tapegrad.ops.references import adding_back, at_places, axis_of
 from tapegrad.ops.registry import OF_ENTRY, Op, declare
+from tapegrad.ops.validity import (
+    Attributes,
+    Operands,
+    Rule,
+    along_one,
+    every,
+    int64,
+    masked,
+    needed,
+    same_shape,
+    without,
+)
 from tapegrad.runtime.layout import (
     BAD_INDEX,
     GENERAL,
@@ -62,9 +74,22 @@ def _take_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     return kernel
 
 
+def _indexed(at: int) -> Rule:
+    """The indices have the shape of an operand but for the one dimension, which may be gone."""
+
+    def rule(x: Operands, a: Attributes) -> bool:
+        shape, index = needed(x, at).shape, needed(x, 1).shape
+        (dim,) = masked(a[MASK], shape) or [len(shape)]
+        rest = without(shape, dim)
+        return index == rest or (len(index) == len(shape) and without(index, dim) == rest)
+
+    return rule
+
+
 declare(
     Op(
         name="take_at",
+        valid=every(along_one, int64(1), _indexed(0)),
         inputs=("input", "index"),
         kind=GENERAL,
         infer=like_index_infer,
@@ -121,9 +146,14 @@ def _put_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     return kernel
 
 
+def _along_third(x: Operands, a: Attributes) -> bool:
+    return along_one(x[2:], a)
+
+
 declare(
     Op(
         name="put_at",
+        valid=every(_along_third, int64(1), same_shape(0, 1), _indexed(2)),
         inputs=("input", "index", "like"),
         kind=GENERAL,
         infer=like_third_infer,

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 
-from tapegrad.kernels.attention import MOST_WIDTH
-from tapegrad.kernels.gemm_micro import host_tile
-from tapegrad.native.dtypes import BOOL, DTYPE_NAMES, FLOAT32, ITEM_BYTES
-from tapegrad.ops.attention_ops import ATTENTION
+from tapegrad.native.dtypes import BOOL, DTYPE_NAMES, FLOAT32
+from tapegrad.ops.attention_ops import ATTENTION, is_fused
 from tapegrad.ops.calls import call, expect_tensor, function, functions, shape_of
 from tapegrad.ops.random import default_generator
 from tapegrad.runtime.dtype import bool_
@@ -88,14 +86,6 @@ def attend(
     state = default_generator._state if dropout_p > 0 else None
     words = (code, 0b1000, 1, 0, scale, float(dropout_p), int(is_causal), int(heads_last))
     return call(ATTENTION, q, k, v, mask, state, attributes=words)
-
-
-def is_fused(width: int, value_width: int, code: int) -> bool:
-    """Return whether the fused op takes heads of these widths: it reads whole vectors where loads have no masks."""
-    tile = host_tile()
-    lanes = tile.vector_bytes // ITEM_BYTES[code]
-    fits = tile.masks or (width % lanes == 0 and value_width % lanes == 0)
-    return fits and max(width, value_width) <= MOST_WIDTH
 
 
 def _needs_products(query: Tensor, value: Tensor, mask: Tensor | None, code: int) -> bool:

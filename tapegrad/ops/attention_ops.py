@@ -9,6 +9,8 @@ backward pass makes the same dropout again.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,7 @@ from tapegrad.kernels.attention import (
     MARK,
     MASK_KIND,
     MASK_STRIDES,
+    MOST_WIDTH,
     NO_MASK,
     O_STRIDES,
     Q_STRIDES,
@@ -55,12 +58,25 @@ from tapegrad.kernels.attention import (
 from tapegrad.kernels.attention import (
     MASK as MASK_ADDRESS,
 )
+from tapegrad.kernels.gemm_micro import host_tile
 from tapegrad.native.cache import jit
-from tapegrad.native.dtypes import BOOL, FLOAT64, POINTERS, SCALARS
+from tapegrad.native.dtypes import BOOL, FLOAT32, FLOAT64, ITEM_BYTES, POINTERS, SCALARS
 from tapegrad.native.parallel import parallel_for
 from tapegrad.native.pointers import float64_from_bits, int64_at, stack_words
 from tapegrad.ops.normalization_rules import copy_shape
 from tapegrad.ops.registry import FLOATS, OF_ENTRY, Op, declare
+from tapegrad.ops.validity import (
+    Attributes,
+    Operands,
+    Rule,
+    attributes,
+    every,
+    given,
+    int64,
+    is_few,
+    needed,
+    with_numel,
+)
 from tapegrad.runtime.layout import (
     BAD_ARGUMENT,
     GENERAL,
@@ -319,6 +335,49 @@ def heads_first_infer(st, frame):
     return 0
 
 
+# ---- what the kernels trust their callers with ----
+
+
+def is_fused(width: int, value_width: int, code: int) -> bool:
+    """Return whether the fused op takes heads of these widths: it reads whole vectors where loads have no masks."""
+    tile = host_tile()
+    lanes = tile.vector_bytes // ITEM_BYTES[code]
+    fits = tile.masks or (width % lanes == 0 and value_width % lanes == 0)
+    return fits and max(width, value_width) <= MOST_WIDTH
+
+
+def _fit(query: int, key: int, value: int | None, mask: int | None = None, rest: Sequence[int] = ()) -> Rule:
+    """The heads are of widths that the kernels take; all are of one dtype, the mask of that or bool."""
+
+    def rule(x: Operands, a: Attributes) -> bool:
+        q, k = needed(x, query), needed(x, key)
+        v = k if value is None else needed(x, value)
+        if len(a) <= _HEADS_LAST or not all(len(found.shape) == 4 for found in (q, k, v)):
+            return False
+        m = None if mask is None else given(x, mask)
+        of_one = all(needed(x, at).dtype == q.dtype for at in (key, *rest)) and v.dtype == q.dtype
+        masks = m is None or m.dtype in (BOOL, q.dtype)
+        few = is_few(*q.shape[:3], v.shape[3]) and is_few(*q.shape[:3], k.shape[2])
+        return of_one and masks and few and q.dtype >= FLOAT32 and is_fused(q.shape[3], v.shape[3], q.dtype)
+
+    return rule
+
+
+def _stats_of(at: int) -> Callable[[Operands, Attributes], int]:
+    """Return what counts the numbers of the second result, given an operand of as many rows."""
+    return lambda x, a: math.prod(needed(x, at).shape[:3]) + _MARK_BYTES // ITEM_BYTES[needed(x, at).dtype]
+
+
+def _has_result(x: Operands, a: Attributes) -> bool:
+    (b, h, n, _), width = needed(x, 1).shape, needed(x, 3).shape[3]
+    return needed(x, 0).shape == needed(x, 5).shape == ((b, n, h, width) if a[_HEADS_LAST] else (b, h, n, width))
+
+
+def _has_stats(x: Operands, a: Attributes) -> bool:
+    scores, stats = needed(x, 0), needed(x, 1)
+    return len(a) > _HEADS_LAST and len(scores.shape) == 4 and stats.contiguous and stats.dtype == scores.dtype
+
+
 # ---- rules ----
 
 
@@ -403,7 +462,9 @@ def _weights_samples(make: Any) -> Any:
 ATTENTION = declare(
     Op(
         name="attention",
+        valid=every(_fit(0, 1, 2, 3), int64(4), with_numel(lambda x, a: 2, 4)),
         inputs=("query", "key", "value", "attn_mask", "state"),
+        optional=("attn_mask", "state"),
         kind=GENERAL,
         dtypes=FLOATS,
         outputs=2,
@@ -425,7 +486,9 @@ ATTENTION = declare(
 declare(
     Op(
         name="attention_backward",
+        valid=every(_fit(1, 2, 3, 4, (0, 5, 6)), _has_result, with_numel(_stats_of(1), 6)),
         inputs=("g", "query", "key", "value", "attn_mask", "output", "stats"),
+        optional=("attn_mask",),
         kind=GENERAL,
         dtypes=FLOATS,
         outputs=3,
@@ -442,7 +505,9 @@ declare(
 WEIGHTS = declare(
     Op(
         name="attention_weights",
+        valid=_fit(0, 1, None, 2),
         inputs=("query", "key", "attn_mask"),
+        optional=("attn_mask",),
         kind=GENERAL,
         dtypes=FLOATS,
         infer=weights_infer,
@@ -458,6 +523,7 @@ WEIGHTS = declare(
 declare(
     Op(
         name="attention_drop",
+        valid=every(_has_stats, with_numel(_stats_of(0), 1)),
         inputs=("input", "stats"),
         kind=GENERAL,
         dtypes=FLOATS,
@@ -473,6 +539,7 @@ declare(
 declare(
     Op(
         name="attention_scale",
+        valid=attributes(8),
         inputs=("input",),
         kind=GENERAL,
         dtypes=FLOATS,

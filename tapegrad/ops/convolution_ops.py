@@ -8,7 +8,7 @@ transposed form or whose weight's gradient an op computes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,7 @@ from tapegrad.native.parallel import parallel_for
 from tapegrad.native.pointers import call2, int64_at, stack_words
 from tapegrad.ops.addresses import CONVOLUTION, address_of
 from tapegrad.ops.registry import FLOATS, OF_ENTRY, Op, declare
+from tapegrad.ops.validity import Attributes, Operands, Rule, Shape, at_least, every, is_few, needed, with_numel
 from tapegrad.runtime.blocks import give_block, size_class, take_block
 from tapegrad.runtime.layout import (
     GENERAL,
@@ -374,6 +375,53 @@ def _channel_fill_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     return kernel
 
 
+# ---- what the kernels trust their callers with ----
+
+
+def _fits(image: int | None, filter: int | None, result: int | None) -> Rule:
+    """Operands have the shapes that the attributes say (at most one of the three is the op's result); the bias too."""
+
+    def rule(x: Operands, a: Attributes) -> bool:
+        ndim = len(needed(x, 0).shape) - 2
+        if not 1 <= ndim <= 3 or len(a) < 19 or not _is_geometry(a, ndim):
+            return False
+        groups, pixels, taps, places = a[0], *[tuple(a[k + 3 - ndim : k + 3]) for k in (IMAGE, FILTER, RESULT)]
+        shapes = [None if k is None else needed(x, k).shape for k in (image, filter, result)]
+        n = next(shape[0] for shape in (shapes[0], shapes[2]) if shape is not None)
+        channels, results = _channels(shapes, groups)
+        wanted = [(n, channels, *pixels), (results, channels // groups, *taps), (n, results, *places)]
+        if channels % groups or results % groups or not all(is_few(*shape) for shape in wanted):
+            return False
+        bias = x[2] if len(x) > 2 else None
+        if bias is not None and bias.shape != ((channels,) if image is None else (results,)):
+            return False
+        return all(shape in (None, right) for shape, right in zip(shapes, wanted, strict=True))
+
+    return rule
+
+
+def _channels(shapes: Sequence[Shape | None], groups: int) -> tuple[int, int]:
+    """Return how many channels the image and the result have."""
+    image, filter, result = [None if shape is None else (*shape, 0, 0)[:2] for shape in shapes]
+    channels = image[1] if image is not None else filter[1] * groups if filter is not None else 0
+    return channels, filter[0] if filter is not None else result[1] if result is not None else 0
+
+
+def _is_geometry(a: Attributes, ndim: int) -> bool:
+    """Return whether windows of the filter begin in the padded image, and end at most one further than in it."""
+    if not 1 <= a[0] < 1 << 31 or not all(0 <= n < 1 << 31 for n in a[:19]):
+        return False
+    for d in range(3):
+        stride, padding, dilation, image, filter, result = a[1 + d : 19 : 3]
+        if min(stride, dilation, image, filter, result) < 1:
+            return False
+        if d < 3 - ndim and (stride, padding, dilation, image, filter, result) != (1, 0, 1, 1, 1, 1):
+            return False
+        if (result - 1) * stride + dilation * (filter - 1) + 1 > image + 2 * padding + 1:
+            return False
+    return True
+
+
 # ---- references ----
 
 
@@ -442,13 +490,17 @@ def _samples(*operands: str) -> Callable[..., Any]:
     return samples
 
 
-def _declare(name: str, inputs: tuple[str, ...], infer: Any, kernel: Any, vjp: Any, math: str, **more: Any) -> Op:
+def _declare(
+    name: str, inputs: tuple[str, ...], infer: Any, kernel: Any, vjp: Any, math: str, valid: Rule, **more: Any
+) -> Op:
     return declare(
         Op(
             name=name,
             inputs=inputs,
+            optional=("bias",),
             kind=GENERAL,
             infer=infer,
+            valid=valid,
             kernel=kernel,
             vjp=vjp,
             dtypes=FLOATS,
@@ -471,6 +523,7 @@ CONVOLUTION_OP = _declare(
         g.channel_sum(),
     ),
     "x * w + b",
+    _fits(0, 1, None),
     reference=lambda x, w, b=None, *, attributes: _with_bias(_einsum("result", x, w, None, attributes), b),
     samples=_samples("image", "filter", "bias"),
 )
@@ -485,6 +538,7 @@ TRANSPOSED_OP = _declare(
         h.channel_sum(),
     ),
     "x * w, transposed, + b",
+    _fits(None, 1, 0),
     reference=lambda g, w, b=None, *, attributes: _with_bias(_einsum("image", None, w, g, attributes), b),
     samples=_samples("result", "filter", "bias"),
 )
@@ -495,6 +549,7 @@ _declare(
     _weight_kernel,
     lambda h, y, x, g: (g.convolution_transposed(h, attributes=OF_ENTRY), x.convolution_nd(h, attributes=OF_ENTRY)),
     "the gradient of w in x * w",
+    _fits(0, None, 1),
     reference=lambda x, g, *, attributes: _einsum("filter", x, None, g, attributes),
     samples=_samples("image", "result"),
 )
@@ -505,6 +560,7 @@ _declare(
     _channel_sum_kernel,
     lambda g, y, x: g.channel_fill(x),
     "sum of each channel",
+    at_least(2),
     reference=lambda x: x.sum((0, *range(2, x.ndim))),
     samples=lambda make: [((make(2, 3, 4),),), ((make(1, 2, 3, 2),),), ((make(0, 2, 3),),)],
 )
@@ -515,6 +571,7 @@ _declare(
     _channel_fill_kernel,
     lambda h, y, g, x: (h.channel_sum(), None),
     "a number for each channel",
+    every(at_least(2, 1), with_numel(lambda x, a: needed(x, 1).shape[1], 0)),
     reference=lambda g, x: np.broadcast_to(g.reshape(-1, *[1] * (x.ndim - 2)), x.shape),
     samples=lambda make: [((make(3), make(2, 3, 4)), {}, {"fixed": (1,)})],
     shape_only=("input",),

@@ -18,6 +18,7 @@ from tapegrad.native.parallel import parallel_for
 from tapegrad.native.pointers import int64_at, stack_words
 from tapegrad.ops.calls import call, expect_tensor, functions, shape_of
 from tapegrad.ops.registry import FLOATS, OF_ENTRY, Op, declare
+from tapegrad.ops.validity import Attributes, Operands, Rule, is_few, needed
 from tapegrad.runtime.handle import Tensor
 from tapegrad.runtime.layout import (
     GENERAL,
@@ -142,10 +143,27 @@ def _fold_reference(x: Any, *, attributes: tuple[int, ...]) -> Any:
     return np.einsum("ncijab,iah,jbw->nchw", columns, *_places(attributes))
 
 
+def _fits(folding: bool) -> Rule:
+    """The operand has the shape of the image, or of the windows as columns, that the attributes say."""
+
+    def rule(x: Operands, a: Attributes) -> bool:
+        if len(a) < 12 or not all(0 <= n < 1 << 31 for n in a) or 0 in (*a[KERNEL:PADDING], *a[STRIDE:IMAGE]):
+            return False
+        shape, image, taps = needed(x, 0).shape, tuple(a[IMAGE : IMAGE + 2]), a[KERNEL] * a[KERNEL + 1]
+        if len(shape) != (3 if folding else 4) or (folding and shape[1] % taps):
+            return False
+        channels, places = shape[1] // (taps if folding else 1), a[WINDOWS] * a[WINDOWS + 1]
+        images, columns = (shape[0], channels, *image), (shape[0], channels * taps, places)
+        return shape == (columns if folding else images) and is_few(*images) and is_few(*columns)
+
+    return rule
+
+
 _SAMPLES = ((2, 3, 1, 2, 1, 0, 2, 1, 4, 4, 3, 1), (1, 2, 1, 1, 0, 1, 1, 2, 2, 3, 2, 2))
 UNFOLD = declare(
     Op(
         name="unfold_windows",
+        valid=_fits(False),
         inputs=("input",),
         kind=GENERAL,
         infer=unfold_infer,
@@ -162,6 +180,7 @@ UNFOLD = declare(
 FOLD = declare(
     Op(
         name="fold_windows",
+        valid=_fits(True),
         inputs=("input",),
         kind=GENERAL,
         infer=fold_infer,

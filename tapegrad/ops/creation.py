@@ -13,6 +13,7 @@ from tapegrad.native.dtypes import BOOL, FLOAT32, INT64, POINTERS, SCALARS
 from tapegrad.native.pointers import float64_from_bits
 from tapegrad.ops.calls import TORCH_NAMES, check_ndim, function, functions, shape_of, tensor_method
 from tapegrad.ops.registry import FLOATS, Op, declare
+from tapegrad.ops.validity import Rule, is_few
 from tapegrad.runtime.dtype import DTYPES, dtype_of
 from tapegrad.runtime.dtype import dtype as DType
 from tapegrad.runtime.entry_points import FIELDS
@@ -21,6 +22,7 @@ from tapegrad.runtime.handle import Tensor, wrap
 from tapegrad.runtime.layout import (
     FROM_ATTRIBUTE,
     GENERAL,
+    MAX_NDIM,
     REQUIRES_GRAD,
     STATE,
     attribute,
@@ -139,6 +141,7 @@ def _source(
     math: str,
     reference: Any,
     samples: list[Any],
+    valid: Rule,
 ) -> Op:
     return declare(
         Op(
@@ -147,6 +150,7 @@ def _source(
             kind=GENERAL,
             result=FROM_ATTRIBUTE,
             infer=infer,
+            valid=valid,
             kernel=kernel,
             public=False,
             reference=reference,
@@ -157,10 +161,22 @@ def _source(
 
 
 FULL = _source(
-    "full", full_infer, _full_kernel, "a number everywhere", np.full, [(((2, 3), 1.5),), (((0,), 2),), (((), True),)]
+    "full",
+    full_infer,
+    _full_kernel,
+    "a number everywhere",
+    np.full,
+    [(((2, 3), 1.5),), (((0,), 2),), (((), True),)],
+    lambda x, a: len(a) >= 2 and len(a) <= 2 + MAX_NDIM and is_few(*a[2:]),
 )
 ARANGE = _source(
-    "arange", row_infer, _arange_kernel, "start + i step", np.arange, [((5,),), ((1, 2, 0.25),), ((7, -2, -3),)]
+    "arange",
+    row_infer,
+    _arange_kernel,
+    "start + i step",
+    np.arange,
+    [((5,),), ((1, 2, 0.25),), ((7, -2, -3),)],
+    lambda x, a: len(a) >= 4 and is_few(a[1]),
 )
 LINSPACE = _source(
     "linspace",
@@ -169,8 +185,17 @@ LINSPACE = _source(
     "start + i (end - start) / (n - 1)",
     np.linspace,
     [((-1.0, 2.0, 7),), ((3.0, 1.0, 1),)],
+    lambda x, a: len(a) >= 4 and is_few(a[1]),
 )
-EYE = _source("eye", eye_infer, _eye_kernel, "1 on the diagonal, 0 elsewhere", np.eye, [((3,),), ((2, 4),), ((0,),)])
+EYE = _source(
+    "eye",
+    eye_infer,
+    _eye_kernel,
+    "1 on the diagonal, 0 elsewhere",
+    np.eye,
+    [((3,),), ((2, 4),), ((0,),)],
+    lambda x, a: len(a) >= 3 and is_few(*a[1:3]),
+)
 
 
 # ---- arguments ----

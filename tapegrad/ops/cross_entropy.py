@@ -24,9 +24,10 @@ from tapegrad.kernels.cross_entropy import (
     make_target_sums,
 )
 from tapegrad.native.cache import jit
-from tapegrad.native.dtypes import FLOAT64, POINTERS, SCALARS
+from tapegrad.native.dtypes import FLOAT64, INT64, POINTERS, SCALARS
 from tapegrad.native.pointers import float64_from_bits, int64_at
 from tapegrad.ops.registry import FLOATS, OF_ENTRY, Op, declare
+from tapegrad.ops.validity import Attributes, Operands, Rule, needed
 from tapegrad.runtime.layout import (
     BAD_INDEX,
     GENERAL,
@@ -193,13 +194,35 @@ def _samples(*operands: str, smoothing: bool = True) -> Callable[..., Any]:
     return samples
 
 
-def _declare(name: str, inputs: tuple[str, ...], infer: Any, kernel: Any, vjp: Any, math: str, **more: Any) -> Op:
+def _fit(first: str) -> Rule:
+    """Operands: one like "logits", "column" or "loss" (or none), x, a target for each row, class weights or none."""
+
+    def rule(x: Operands, a: Attributes) -> bool:
+        if len(a) <= SMOOTHING or a[REDUCTION] not in range(3):
+            return False
+        logits, target, weight = needed(x, len(x) - 3), needed(x, len(x) - 2), x[-1]
+        if len(logits.shape) != 2 or logits.shape[1] == 0 or target.dtype != INT64 or target.shape != logits.shape[:1]:
+            return False
+        if weight is not None and (weight.dtype != logits.dtype or weight.shape != logits.shape[1:]):
+            return False
+        loss = target.shape if a[REDUCTION] == NONE else ()
+        shape = {"logits": logits.shape, "column": (*target.shape, 1), "loss": loss}[first]
+        return needed(x, 0).dtype == logits.dtype and needed(x, 0).shape == shape
+
+    return rule
+
+
+def _declare(
+    name: str, inputs: tuple[str, ...], infer: Any, kernel: Any, vjp: Any, math: str, first: str, **more: Any
+) -> Op:
     return declare(
         Op(
             name=name,
             inputs=inputs,
+            optional=("weight",),
             kind=GENERAL,
             infer=infer,
+            valid=_fit(first),
             kernel=kernel,
             vjp=vjp,
             dtypes=FLOATS,
@@ -226,6 +249,7 @@ CROSS_ENTROPY = _declare(
     _kernel(LOSS),
     lambda g, y, x, t, w: (g.ce_gradient(x, t, w, attributes=OF_ENTRY), None, None),
     "a log(sum(e**x)) - q.x",
+    "logits",
     reference=_loss_reference,
     samples=_samples("logits"),
 )
@@ -236,6 +260,7 @@ _declare(
     _kernel(GRADIENT),
     lambda h, y, g, x, t, w: (h.ce_tangent(x, t, w, attributes=OF_ENTRY), _curvature(g, h, x, t, w), None, None),
     "u (a softmax(x) - q)",
+    "loss",
     reference=_gradient_reference,
     samples=_samples("loss", "logits"),
 )
@@ -246,6 +271,7 @@ _declare(
     _kernel(TANGENT),
     lambda g, y, h, x, t, w: (g.ce_gradient(x, t, w, attributes=OF_ENTRY), _curvature(g, h, x, t, w), None, None),
     "h.(a softmax(x) - q)",
+    "logits",
     reference=_tangent_reference,
     samples=_samples("logits", "logits"),
 )
@@ -256,6 +282,7 @@ _declare(
     _kernel(SCALE),
     lambda h, y, g, x, t, w: (h.ce_scale_sum(x, t, w, attributes=OF_ENTRY), None, None, None),
     "u a",
+    "loss",
     reference=_scale_reference,
     samples=_samples("loss", "logits"),
     shape_only=("input",),
@@ -267,6 +294,7 @@ _declare(
     _kernel(SCALE_SUM),
     lambda g, y, h, x, t, w: (g.ce_scale(x, t, w, attributes=OF_ENTRY), None, None, None),
     "the transpose of u a",
+    "column",
     reference=_scale_sum_reference,
     samples=_samples("column", "logits"),
     shape_only=("input",),
@@ -322,6 +350,7 @@ NLL = _declare(
     _likelihood_kernel(False),
     lambda g, y, x, t, w: (g.nll_gradient(x, t, w, attributes=OF_ENTRY), None, None),
     "-w_t x_t",
+    "logits",
     reference=_likelihood_reference,
     samples=_samples("logits", smoothing=False),
 )
@@ -332,6 +361,7 @@ _declare(
     _likelihood_kernel(True),
     lambda h, y, g, x, t, w: (h.nll_rows(t, w, attributes=OF_ENTRY), None, None, None),
     "-u w_t at t",
+    "loss",
     reference=_likelihood_gradient,
     samples=_samples("loss", "logits", smoothing=False),
     shape_only=("input",),

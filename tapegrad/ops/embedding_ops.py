@@ -15,6 +15,7 @@ from tapegrad.native.dtypes import POINTERS
 from tapegrad.native.pointers import int64_at
 from tapegrad.ops.index_ops import check_indices
 from tapegrad.ops.registry import FLOATS, Op, declare
+from tapegrad.ops.validity import Attributes, Operands, Rule, every, int64, is_few, needed
 from tapegrad.runtime.layout import (
     GENERAL,
     MAX_NDIM,
@@ -103,10 +104,22 @@ def _adding_reference(g: Any, index: Any, weights: Any, like: Any) -> Any:
     return y
 
 
+def _makes_rows(rows: int, like: int) -> Rule:
+    """The result has a row, as wide as the first operand, for each element (``like`` 0) or row of another operand."""
+
+    def rule(x: Operands, a: Attributes) -> bool:
+        shape, other = needed(x, 0).shape, needed(x, rows).shape
+        return len(shape) == 2 and is_few(shape[1], *(other[:1] if like else other))
+
+    return rule
+
+
 EMBEDDING = declare(
     Op(
         name="embedding_rows",
+        valid=every(int64(1), _makes_rows(1, 0)),
         inputs=("weight", "index", "counted", "weights"),
+        optional=("weights",),
         kind=GENERAL,
         dtypes=FLOATS,
         infer=rows_infer,
@@ -127,7 +140,9 @@ EMBEDDING = declare(
 declare(
     Op(
         name="embedding_take",
+        valid=every(int64(1), _makes_rows(1, 0)),
         inputs=("input", "index", "weights"),
+        optional=("weights",),
         kind=GENERAL,
         dtypes=FLOATS,
         infer=rows_infer,
@@ -181,7 +196,9 @@ def _add_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
 declare(
     Op(
         name="embedding_add",
+        valid=int64(1),
         inputs=("gradient", "index", "weights", "like"),
+        optional=("weights",),
         kind=GENERAL,
         dtypes=FLOATS,
         infer=add_infer,
@@ -251,7 +268,9 @@ _SOURCE, _TARGET = np.array([3, 1, 3, -1, 0]), np.array([0, 0, 2, 2, 2])
 MOVE_ROWS = declare(
     Op(
         name="move_rows",
+        valid=every(int64(1, 2), _makes_rows(4, 1)),
         inputs=("input", "source", "target", "weights", "like"),
+        optional=("weights",),
         kind=GENERAL,
         dtypes=FLOATS,
         infer=move_infer,
@@ -319,6 +338,7 @@ def _dot_reference(g: Any, x: Any, target: Any, source: Any) -> Any:
 declare(
     Op(
         name="dot_rows",
+        valid=int64(2, 3),
         inputs=("gradient", "input", "target", "source"),
         kind=GENERAL,
         dtypes=FLOATS,
@@ -397,6 +417,7 @@ def _largest_reference(x: Any, index: Any, bags: Any, like: Any) -> Any:
 LARGEST = declare(
     Op(
         name="largest_in_bags",
+        valid=every(int64(1, 2), _makes_rows(3, 1)),
         inputs=("input", "index", "bags", "like"),
         kind=GENERAL,
         dtypes=FLOATS,

@@ -16,6 +16,7 @@ from tapegrad.native.pointers import int64_at, pointer_to
 from tapegrad.ops.references import adding_back, blocks_at, combining
 from tapegrad.ops.registry import BOOLEAN, OF_ENTRY, Op, declare
 from tapegrad.ops.reshaping_ops import like_first, product, take_shape
+from tapegrad.ops.validity import Attributes, Operands, Rule, every, int64, is_few, needed
 from tapegrad.runtime.layout import (
     BAD_INDEX,
     GENERAL,
@@ -143,9 +144,26 @@ def _lookup_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     return kernel
 
 
+def _blocks(at: int) -> Rule:
+    """The attributes name dimensions of an operand, and what lies at the indices is not too much."""
+
+    def rule(x: Operands, a: Attributes) -> bool:
+        if len(a) < 3 or min(a[:2]) < 0 or a[0] + a[1] > len(needed(x, at).shape):
+            return False
+        return is_few(*_block_shape(x, a, at))
+
+    return rule
+
+
+def _block_shape(x: Operands, a: Attributes, at: int) -> tuple[int, ...]:
+    shape = needed(x, at).shape
+    return (*shape[: a[0]], *needed(x, 1).shape, *shape[a[0] + a[1] :])
+
+
 LOOKUP = declare(
     Op(
         name="lookup",
+        valid=every(_blocks(0), int64(1)),
         inputs=("input", "index"),
         kind=GENERAL,
         infer=lookup_infer,
@@ -230,9 +248,14 @@ def _lookup_backward_kernel(dtype: int, result_dtype: int) -> Callable[..., int]
     return kernel
 
 
+def _has_blocks(x: Operands, a: Attributes) -> bool:
+    return needed(x, 0).shape == _block_shape(x, a, 2)
+
+
 declare(
     Op(
         name="lookup_backward",
+        valid=every(_blocks(2), int64(1), _has_blocks),
         inputs=("input", "index", "like"),
         kind=GENERAL,
         infer=like_third,
@@ -311,6 +334,7 @@ def _declare_put(name: str, add: bool, vjp: Callable[..., Any], math: str) -> Op
             inputs=("input", "index", "values"),
             kind=GENERAL,
             infer=put_infer,
+            valid=every(_blocks(0), int64(1)),
             kernel=_put_kernel(add),
             vjp=vjp,
             unpromoted=("index",),
@@ -363,6 +387,7 @@ def _erase_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
 declare(
     Op(
         name="erase_blocks",
+        valid=every(_blocks(0), int64(1)),
         inputs=("input", "index"),
         kind=GENERAL,
         infer=like_first,
@@ -478,9 +503,15 @@ def _flat_index_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     return kernel
 
 
+def _has_lengths(x: Operands, a: Attributes) -> bool:
+    shapes = {None if found is None else found.shape for found in x}
+    return len(shapes) == 1 and None not in shapes and len(a) > len(x)
+
+
 FLAT_INDEX = declare(
     Op(
         name="flat_index",
+        valid=_has_lengths,
         inputs=("*indices",),
         kind=GENERAL,
         dtypes=1 << INT64,

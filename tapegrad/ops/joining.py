@@ -12,6 +12,7 @@ from tapegrad.native.dtypes import ITEM_BYTES, POINTERS
 from tapegrad.ops.calls import function, functions, normal_dim, shape_of
 from tapegrad.ops.registry import OF_ENTRY, OF_OPERAND, Op, declare
 from tapegrad.ops.reshaping_ops import product
+from tapegrad.ops.validity import Attributes, Operands, Rule, is_dim, is_few, needed, without
 from tapegrad.ops.views import broadcast_shape, expand, reshape
 from tapegrad.runtime.errors import raise_status
 from tapegrad.runtime.handle import Tensor, wrap
@@ -159,6 +160,7 @@ def _part(name: str, infer: Callable[..., int], back: str, part: Any, pick: Any,
             inputs=("input", "like"),
             kind=GENERAL,
             infer=block_infer,
+            valid=_is_block(name == "cat_part"),
             kernel=_block_kernel,
             vjp=lambda g, y, x, like: (getattr(g, name)(x, attributes=OF_ENTRY), None),
             contiguous=("input",),
@@ -168,6 +170,23 @@ def _part(name: str, infer: Callable[..., int], back: str, part: Any, pick: Any,
             **shared,
         )
     )
+
+
+def _is_block(along: bool) -> Rule:
+    """The first operand is a part of the second one's shape, at a place inside of it."""
+
+    def rule(x: Operands, a: Attributes) -> bool:
+        part, whole = needed(x, 0).shape, needed(x, 1).shape
+        if len(a) < 2 or not is_dim(a[0], whole) or a[1] < 0:
+            return False
+        if not along:
+            return part == without(whole, a[0]) and a[1] < whole[a[0]]
+        if part == (0,):
+            return True
+        fits = len(part) == len(whole) and without(part, a[0]) == without(whole, a[0])
+        return fits and a[1] + part[a[0]] <= whole[a[0]]
+
+    return rule
 
 
 _part("cat_part", cat_part_infer, "cat_block", _shortened, _cat_part, _cat_block)
@@ -250,6 +269,16 @@ def _join_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     return kernel
 
 
+def _makes_whole(x: Operands, a: Attributes) -> bool:
+    """The dimension is one of the result's, which has as many elements as the operands."""
+    ndim = max(len(needed(x, k).shape) for k in range(len(x)))
+    return len(a) >= 1 and 0 <= a[0] < ndim and is_few(sum(needed(x, k).numel for k in range(len(x))))
+
+
+def _makes_stack(x: Operands, a: Attributes) -> bool:
+    return len(a) >= 1 and 0 <= a[0] <= len(needed(x, 0).shape) and is_few(needed(x, 0).numel, len(x))
+
+
 def _join(name: str, infer: Callable[..., int], math: str) -> Op:
     return declare(
         Op(
@@ -257,6 +286,7 @@ def _join(name: str, infer: Callable[..., int], math: str) -> Op:
             inputs=("*tensors",),
             kind=GENERAL,
             infer=infer,
+            valid=_makes_whole if name == "cat" else _makes_stack,
             kernel=_join_kernel,
             vjp=lambda g, y, x: getattr(g, f"{name}_part")(x, attributes=OF_OPERAND),
             contiguous=("*tensors",),

@@ -24,6 +24,7 @@ from tapegrad.ops.linalg import LinAlgError, check_matrix, check_square, eigvals
 from tapegrad.ops.matmul import dot, matmul
 from tapegrad.ops.reductions import vector_norm
 from tapegrad.ops.registry import NUMBERS, OF_ENTRY, Op, declare
+from tapegrad.ops.validity import Attributes, Operands, is_dim, needed
 from tapegrad.ops.views import expand as _expand
 from tapegrad.runtime.dtype import DTYPES, int64
 from tapegrad.runtime.handle import Tensor
@@ -277,9 +278,15 @@ def _cross_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     return kernel
 
 
+def _has_vectors(x: Operands, a: Attributes) -> bool:
+    shape = needed(x, 0).shape
+    return len(a) >= 1 and is_dim(a[0], shape) and shape[a[0]] == 3 and needed(x, 1).shape == shape
+
+
 CROSS = declare(
     Op(
         name="linalg_cross",
+        valid=_has_vectors,
         inputs=("input", "other"),
         kind=GENERAL,
         dtypes=NUMBERS,

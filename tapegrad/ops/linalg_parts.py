@@ -10,6 +10,7 @@ from tapegrad.native.cache import jit
 from tapegrad.native.dtypes import POINTERS, SCALARS
 from tapegrad.native.pointers import float64_from_bits
 from tapegrad.ops.registry import ALL_DTYPES, FLOATS, OF_ENTRY, Op, declare
+from tapegrad.ops.validity import at_least, attributes, every, matrices
 from tapegrad.runtime.layout import (
     GENERAL,
     VIEW,
@@ -195,6 +196,7 @@ def _weigh(x: Any, *, attributes: tuple[float, float, float]) -> Any:
 declare(
     Op(
         name="weigh_triangles",
+        valid=every(attributes(3), at_least(2)),
         inputs=("input",),
         kind=GENERAL,
         dtypes=FLOATS,
@@ -262,6 +264,7 @@ for _name, _other, _back in (
             kind=GENERAL,
             dtypes=FLOATS,
             infer=same_shape_infer,
+            valid=matrices(square=True, flags=range(16)),
             kernel=_triangle_kernel(_back),
             vjp=lambda g, y, x, name=_other: getattr(g, name)(attributes=OF_ENTRY),
             contiguous=("input",),
@@ -289,6 +292,7 @@ def _eye_like_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
 declare(
     Op(
         name="eye_like",
+        valid=at_least(2),
         inputs=("like",),
         kind=GENERAL,
         dtypes=ALL_DTYPES,

@@ -36,6 +36,7 @@ from tapegrad.ops.lapack_ops import batch_of, failed_with, give_work, lapack_ker
 from tapegrad.ops.linalg_parts import columns_of, copy_lead, same_shape_infer
 from tapegrad.ops.references import REGULAR
 from tapegrad.ops.registry import OF_ENTRY
+from tapegrad.ops.validity import matrices
 from tapegrad.runtime.layout import OUT_OF_MEMORY, attribute, data_address, input_slot, output_slot, slot_of
 
 
@@ -79,6 +80,7 @@ INV = linalg_op(
         lambda item: lambda m, n, k, flags: lapack.inverse_workspace(n, item),
     ),
     lambda g, y, a: -(y.bmm_tn(g).bmm_nt(y)),
+    valid=matrices(square=True),
     reference=np.linalg.inv,
     samples=lambda make: [((_well(make, 3, 3),), {}, REGULAR), ((_well(make, 2, 2, 2),), {}, REGULAR)],
     math="A^-1",
@@ -100,6 +102,7 @@ SOLVE = linalg_op(
     ),
     _solve_rule,
     inputs=("A", "B"),
+    valid=matrices(square=True, solved=True),
     reference=np.linalg.solve,
     samples=lambda make: [
         ((_well(make, 3, 3), make(3, 2)), {}, REGULAR),
@@ -118,6 +121,7 @@ DET = linalg_op(
     det_infer,
     lapack_kernel(lapack.make_det, lapack.ROUTINES["det"], _lu_workspace),
     lambda g, y, a: g.as_column().as_column() * a.cofactors(),
+    valid=matrices(square=True),
     reference=np.linalg.det,
     samples=lambda make: [((_well(make, 3, 3),),), ((_well(make, 2, 2, 2),),)],
     math="det A",
@@ -128,6 +132,7 @@ SLOGDET = linalg_op(
     lapack_kernel(lapack.make_slogdet, lapack.ROUTINES["slogdet"], _lu_workspace, (OUT0, OUT1)),
     lambda g, y, a: g[1].as_column().as_column() * a.linalg_inv().matrix_transpose(),
     outputs=2,
+    valid=matrices(square=True),
     reference=lambda a: tuple(np.linalg.slogdet(a)),
     samples=lambda make: [((_well(make, 3, 3),), {}, REGULAR), ((-_well(make, 2, 3, 3),), {}, REGULAR)],
     math="sign and log |det A|",
@@ -210,6 +215,7 @@ linalg_op(
     same_shape_infer,
     _cofactors_kernel,
     _cofactors_rule,
+    valid=matrices(square=True),
     reference=lambda a: np.linalg.det(a)[..., None, None] * np.swapaxes(np.linalg.inv(a), -1, -2),
     samples=lambda make: [((_well(make, 3, 3),), {}, REGULAR), ((_well(make, 2, 2, 2),), {}, REGULAR)],
     math="det(A) A^-T",
@@ -232,6 +238,7 @@ CHOLESKY = linalg_op(
     same_shape_infer,
     lapack_kernel(lapack.make_cholesky, lapack.ROUTINES["cholesky"], _none, flags=0),
     _cholesky_rule,
+    valid=matrices(square=True),
     reference=np.linalg.cholesky,
     samples=lambda make: [((make.spd(3),), {}, REGULAR | {"prepare": _symmetric, "torch": False})],
     math="L of A = L L^T",
@@ -296,6 +303,7 @@ TRIANGULAR = linalg_op(
     _triangular_kernel(False),
     _triangular_rule,
     inputs=("A", "B"),
+    valid=matrices(square=True, solved=True, flags=range(16)),
     reference=_solve_reference,
     samples=_triangular_samples,
     math="X of A X = B for a triangular A",
@@ -306,6 +314,7 @@ linalg_op(
     _triangular_kernel(True),
     _triangular_adjoint_rule,
     inputs=("A", "B"),
+    valid=matrices(square=True, solved=True, flags=range(16)),
     reference=lambda a, b, attributes: _solve_reference(a, b, attributes=attributes, turn=TRANSPOSED),
     samples=_triangular_samples,
     math="X of A^T X = B for a triangular A",

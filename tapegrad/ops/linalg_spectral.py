@@ -33,6 +33,7 @@ from tapegrad.ops.addresses import address_of, gemm_address, need_gemm, need_rou
 from tapegrad.ops.lapack_ops import batch_of, failed_with, lapack_kernel, linalg_op
 from tapegrad.ops.linalg_parts import columns_of, copy_lead, rows_of
 from tapegrad.ops.references import REGULAR
+from tapegrad.ops.validity import attributes, every, matrices
 from tapegrad.runtime.blocks import give_block, size_class, take_block
 from tapegrad.runtime.layout import (
     OUT_OF_MEMORY,
@@ -94,6 +95,7 @@ QR = linalg_op(
     ),
     _qr_rule,
     outputs=2,
+    valid=matrices(flags=range(2)),
     reference=lambda a, attributes: tuple(np.linalg.qr(a, "complete" if attributes[0] else "reduced")),
     samples=lambda make: [
         ((make(3, 3) + 2 * np.eye(3),), {"attributes": (0,)}, REGULAR),
@@ -165,6 +167,7 @@ SVD = {
         lapack_kernel(lapack_spectral.make_svd, lapack_spectral.ROUTINES["svd"], _svd_workspace, (OUT0, OUT1, OUT2)),
         _svd_rule(tall, wide),
         outputs=3,
+        valid=matrices(flags=(0,)),
         reference=lambda a, attributes: tuple(np.linalg.svd(a, full_matrices=False)),
         samples=_svd_samples((5, 3) if tall else (3, 5) if wide else (3, 3)),
         math="U, S, V^T of A = U diag(S) V^T",
@@ -182,6 +185,7 @@ FULL_SVD = linalg_op(
         lapack_spectral.make_svd, lapack_spectral.ROUTINES["svd"], _svd_workspace, (OUT0, OUT1, OUT2), flags=1
     ),
     outputs=3,
+    valid=matrices(flags=(1,)),
     reference=lambda a, attributes: tuple(np.linalg.svd(a)),
     samples=lambda make: [
         # where U or V^T has more columns or rows than there are singular values, those are any basis of what is left
@@ -194,6 +198,7 @@ SVDVALS = linalg_op(
     "linalg_svdvals",
     svdvals_infer,
     lapack_kernel(lapack_spectral.make_svd, lapack_spectral.ROUTINES["svd"], _svd_workspace, (OUT1,)),
+    valid=matrices(flags=(0,)),
     reference=lambda a, attributes: np.linalg.svd(a, compute_uv=False),
     samples=lambda make: [call for shape in ((5, 3), (3, 5)) for call in _svd_samples(shape)(make)],
     math="S of A = U diag(S) V^T",
@@ -243,6 +248,7 @@ EIGH = linalg_op(
     lapack_kernel(lapack_spectral.make_eigh, lapack_spectral.ROUTINES["eigh"], _eigh_workspace, (OUT0, OUT1)),
     _eigh_rule,
     outputs=2,
+    valid=matrices(square=True, flags=range(16)),
     reference=lambda a, attributes: tuple(np.linalg.eigh(a)),
     samples=_eigh_samples,
     math="eigenvalues and eigenvectors of a symmetric A",
@@ -251,6 +257,7 @@ EIGVALSH = linalg_op(
     "linalg_eigvalsh",
     eigvalsh_infer,
     lapack_kernel(lapack_spectral.make_eigh, lapack_spectral.ROUTINES["eigh"], _eigh_workspace),
+    valid=matrices(square=True, flags=range(16)),
     reference=lambda a, attributes: np.linalg.eigvalsh(a),
     samples=_eigh_samples,
     math="eigenvalues of a symmetric A",
@@ -332,6 +339,7 @@ PINV = linalg_op(
     pinv_infer,
     _pinv_kernel,
     _pinv_rule,
+    valid=matrices(),
     reference=np.linalg.pinv,
     samples=lambda make: [((make(4, 3),),), ((make(2, 2, 3),),)],
     math="pseudo-inverse of A",
@@ -382,6 +390,7 @@ LSTSQ = {
         _lstsq_rule,
         inputs=("A", "B"),
         outputs=3,
+        valid=every(attributes(2), matrices(solved=True, flags=(0,))),
         reference=_lstsq,
         samples=lambda make: [
             ((make(5, 3) + 2 * np.eye(5, 3), make(5, 2)), {"attributes": (0, 1e-6)}, REGULAR | _SOLVED),

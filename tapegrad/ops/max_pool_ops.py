@@ -46,6 +46,7 @@ from tapegrad.native.cache import jit
 from tapegrad.native.dtypes import INT32, INT64
 from tapegrad.native.pointers import int64_at, stack_words
 from tapegrad.ops.registry import FLOATS, NUMBERS, OF_ENTRY, Op, declare
+from tapegrad.ops.validity import Attributes, Operands, Rule, every, int64, is_few, needed, same_shape
 from tapegrad.runtime.layout import (
     BAD_ARGUMENT,
     BAD_INDEX,
@@ -214,9 +215,35 @@ def _max_pool_samples(make: Any) -> Any:
     return [((make(*shape),), {"attributes": window_attributes(*window)}, floats) for shape, window in windows]
 
 
+def _planes(at: int, more: int = 0) -> Rule:
+    """The first attribute is how many of an operand's last dimensions a plane has; there are so many more of them."""
+
+    def rule(x: Operands, a: Attributes) -> bool:
+        return len(a) > more and 1 <= a[0] <= min(3, len(needed(x, at).shape))
+
+    return rule
+
+
+def _has_windows(x: Operands, a: Attributes) -> bool:
+    """Windows are padded by half of them at most, and missing dimensions have windows of one element."""
+    plane, rows = needed(x, 0).shape[-a[0] :], [a[1 + d : 13 : 3] for d in range(3)]
+    if min(plane) < 1 or not all(0 <= n < 1 << 31 for n in a[:14]) or a[13] > 1:
+        return False
+    if any(tuple(row) != (1, 1, 0, 1) for row in rows[: 3 - a[0]]):
+        return False
+    return all(2 * padding <= kernel for kernel, _, padding, _ in rows)
+
+
+def _shares_out(x: Operands, a: Attributes) -> bool:
+    shape, sizes, missing = needed(x, 0).shape, a[1:4], 3 - a[0]
+    lead = shape[: len(shape) - a[0]]
+    return min(shape[-a[0] :]) > 0 and all(n == 1 for n in sizes[:missing]) and is_few(*lead, *sizes[missing:])
+
+
 MAX_POOL = declare(
     Op(
         name="max_pool",
+        valid=every(_planes(0, 13), _has_windows),
         inputs=("input",),
         kind=GENERAL,
         outputs=2,
@@ -234,6 +261,7 @@ MAX_POOL = declare(
 ADAPTIVE_MAX_POOL = declare(
     Op(
         name="adaptive_max_pool",
+        valid=every(_planes(0, 3), _shares_out),
         inputs=("input",),
         kind=GENERAL,
         outputs=2,
@@ -255,6 +283,29 @@ ADAPTIVE_MAX_POOL = declare(
 
 
 # ---- reads and sums at places ----
+
+
+def _leads_agree(whole: int, part: int) -> Rule:
+    def rule(x: Operands, a: Attributes) -> bool:
+        shape, other = needed(x, whole).shape, needed(x, part).shape
+        lead = len(shape) - a[0]
+        return len(shape) == len(other) and shape[:lead] == other[:lead]
+
+    return rule
+
+
+def _has_places(x: Operands, a: Attributes) -> bool:
+    return needed(x, 1).dtype in (INT32, INT64)
+
+
+def _makes_planes(x: Operands, a: Attributes) -> bool:
+    shape = needed(x, 0).shape
+    return len(a) > a[0] and is_few(*shape[: len(shape) - a[0]], *a[1 : 1 + a[0]])
+
+
+def _has_means(x: Operands, a: Attributes) -> bool:
+    shape = needed(x, 1).shape
+    return needed(x, 0).shape == (*shape[: len(shape) - a[0]], *[1] * a[0])
 
 
 @jit
@@ -371,6 +422,7 @@ def _places(make: Any, *shape: int, n: int, least: int = 0) -> Any:
 declare(
     Op(
         name="plane_gather",
+        valid=every(_planes(0), _has_places, _leads_agree(0, 1)),
         inputs=("input", "places"),
         kind=GENERAL,
         infer=plane_gather_infer,
@@ -391,6 +443,7 @@ declare(
 declare(
     Op(
         name="plane_scatter",
+        valid=every(_planes(2), _has_places, same_shape(0, 1), _leads_agree(2, 0)),
         inputs=("input", "places", "like"),
         kind=GENERAL,
         infer=plane_scatter_infer,
@@ -413,6 +466,7 @@ declare(
 MAX_UNPOOL = declare(
     Op(
         name="max_unpool",
+        valid=every(_planes(0), int64(1), same_shape(0, 1), _makes_planes),
         inputs=("input", "places"),
         kind=GENERAL,
         infer=max_unpool_infer,
@@ -486,6 +540,7 @@ def _plane_axes(attributes: tuple[int, ...]) -> tuple[int, ...]:
 PLANE_MEAN = declare(
     Op(
         name="plane_mean",
+        valid=_planes(0),
         inputs=("input",),
         kind=GENERAL,
         infer=plane_mean_infer,
@@ -506,6 +561,7 @@ PLANE_MEAN = declare(
 declare(
     Op(
         name="plane_share",
+        valid=every(_planes(1), _has_means),
         inputs=("input", "like"),
         kind=GENERAL,
         infer=plane_share_infer,

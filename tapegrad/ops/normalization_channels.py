@@ -7,6 +7,7 @@ training writes the running statistics and the number of batches, so whatever re
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -52,9 +53,21 @@ from tapegrad.ops.normalization_rules import (
     spread,
     standardized,
 )
-from tapegrad.ops.reduction_rules import MASK
+from tapegrad.ops.reduction_rules import KEEPDIM, MASK
 from tapegrad.ops.references import axes_of
 from tapegrad.ops.registry import FLOATS, OF_ENTRY, Op, declare
+from tapegrad.ops.validity import (
+    Attributes,
+    Operands,
+    at_least,
+    attributes,
+    every,
+    given,
+    int64,
+    needed,
+    one_dtype,
+    with_numel,
+)
 from tapegrad.runtime.layout import (
     BAD_ARGUMENT,
     CONTIGUOUS,
@@ -256,10 +269,30 @@ def _affine_samples(make: Any) -> Any:
         yield (make(*shape), make(3), make(3)), {"attributes": _words(len(shape))}, _ONLY
 
 
+def _channels(at: int) -> Callable[[Operands, Attributes], int]:
+    return lambda x, a: needed(x, at).shape[1]
+
+
+def _keeps_channels(x: Operands, a: Attributes) -> bool:
+    ndim = len(needed(x, 0).shape)
+    if (given(x, 3) is None) != (given(x, 4) is None):  # half of the running statistics
+        return False
+    return len(a) > _MOMENTUM and a[MASK] == (1 << ndim) - 1 & ~0b10 and a[KEEPDIM] == 0
+
+
 BATCH_NORM = declare(
     Op(
         name="norm_channels",
+        valid=every(
+            at_least(2),
+            _keeps_channels,
+            one_dtype(0, 1, 2, 3, 4),
+            int64(5),
+            with_numel(_channels(0), 1, 2, 3, 4),
+            with_numel(lambda x, a: 1, 5),
+        ),
         inputs=("input", "weight", "bias", "running_mean", "running_var", "num_batches_tracked"),
+        optional=("weight", "bias", "running_mean", "running_var", "num_batches_tracked"),
         kind=GENERAL,
         dtypes=FLOATS,
         outputs=3,
@@ -283,7 +316,9 @@ BATCH_NORM = declare(
 declare(
     Op(
         name="norm_channels_backward",
+        valid=every(at_least(2, 1), attributes(5), with_numel(_channels(1), 2, 3, 4)),
         inputs=("g", "input", "weight", "mean", "rstd"),
+        optional=("weight",),
         kind=GENERAL,
         dtypes=FLOATS,
         outputs=3,
@@ -300,6 +335,7 @@ declare(
 declare(
     Op(
         name="norm_channels_project",
+        valid=every(at_least(2, 1), attributes(5), with_numel(_channels(1), 2, 3)),
         inputs=("g", "input", "mean", "rstd"),
         kind=GENERAL,
         dtypes=FLOATS,
@@ -318,6 +354,7 @@ declare(
 AFFINE_CHANNELS = declare(
     Op(
         name="affine_channels",
+        valid=every(at_least(2), attributes(5), with_numel(_channels(0), 1, 2)),
         inputs=("input", "scale", "shift"),
         kind=GENERAL,
         dtypes=FLOATS,
@@ -338,6 +375,7 @@ AFFINE_CHANNELS = declare(
 declare(
     Op(
         name="scale_channels",
+        valid=every(at_least(2), attributes(5), with_numel(_channels(0), 1)),
         inputs=("input", "scale"),
         kind=GENERAL,
         dtypes=FLOATS,

@@ -8,6 +8,8 @@ channel (group norm). The mean and 1 / std are for the backward op: see normaliz
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -51,6 +53,7 @@ from tapegrad.ops.normalization_rules import (
 from tapegrad.ops.reduction_rules import KEEPDIM, MASK, reduced_shape
 from tapegrad.ops.references import axes_of
 from tapegrad.ops.registry import FLOATS, OF_ENTRY, Op, declare
+from tapegrad.ops.validity import Attributes, Operands, Rule, every, given, masked, needed, with_numel
 from tapegrad.runtime.blocks import give_block, size_class, take_block
 from tapegrad.runtime.elementwise import same_shape
 from tapegrad.runtime.layout import (
@@ -261,10 +264,35 @@ def project_infer(st, frame):
     return 0 if same_shape(slot_of(st, input_slot(frame, 0)), slot_of(st, input_slot(frame, 1))) else BAD_ARGUMENT
 
 
+def _fits(at: int, weight: int | None = None, bias: int | None = None) -> Rule:
+    """The mask has the last dimensions; a weight is as the head of this file says, and a bias as the weight."""
+
+    def rule(x: Operands, a: Attributes) -> bool:
+        shape = needed(x, at).shape
+        n = len(masked(a[MASK], shape)) if len(a) > CENTERED else 0
+        if n == 0 or a[KEEPDIM] != 1 or a[MASK] != (1 << len(shape)) - (1 << (len(shape) - n)):
+            return False
+        factor = None if weight is None else given(x, weight)
+        shift = None if bias is None else given(x, bias)
+        if factor is None:
+            return shift is None
+        shapes = [shape[-n:], (*shape[1:3], 1)] if (len(shape), n) == (4, 2) else [shape[-n:]]
+        return factor.shape in shapes and (shift is None or shift.shape == factor.shape)
+
+    return rule
+
+
+def _rows(at: int) -> Callable[[Operands, Attributes], int]:
+    """Return what counts the rows of an operand."""
+    return lambda x, a: math.prod(n for d, n in enumerate(needed(x, at).shape) if not a[MASK] >> d & 1)
+
+
 NORM_ROWS = declare(
     Op(
         name="norm_rows",
+        valid=_fits(0, 1, 2),
         inputs=("input", "weight", "bias"),
+        optional=("weight", "bias"),
         kind=GENERAL,
         dtypes=FLOATS,
         outputs=3,
@@ -282,7 +310,9 @@ NORM_ROWS = declare(
 declare(
     Op(
         name="norm_rows_backward",
+        valid=every(_fits(1, 2), with_numel(_rows(1), 3, 4)),
         inputs=("g", "input", "weight", "mean", "rstd"),
+        optional=("weight",),
         kind=GENERAL,
         dtypes=FLOATS,
         outputs=3,
@@ -300,6 +330,7 @@ declare(
 declare(
     Op(
         name="norm_rows_project",
+        valid=every(_fits(1), with_numel(_rows(1), 2, 3)),
         inputs=("g", "input", "mean", "rstd"),
         kind=GENERAL,
         dtypes=FLOATS,

@@ -16,6 +16,7 @@ from tapegrad.native.cache import jit
 from tapegrad.native.dtypes import FLOAT64, POINTERS, SCALARS
 from tapegrad.ops.references import axes_of
 from tapegrad.ops.registry import FLOATS, OF_ENTRY, Op, declare
+from tapegrad.ops.validity import attributes, checks_itself
 from tapegrad.runtime.layout import (
     GENERAL,
     VIEW,
@@ -175,6 +176,7 @@ declare(
 declare(
     Op(
         name="if_centered",
+        valid=attributes(6),
         inputs=("input",),
         kind=GENERAL,
         dtypes=FLOATS,
@@ -191,7 +193,9 @@ declare(
 declare(
     Op(
         name="present_or_one",
+        valid=checks_itself,
         inputs=("input", "like"),
+        optional=("input",),
         kind=GENERAL,
         dtypes=FLOATS,
         infer=present_infer,

@@ -13,6 +13,7 @@ from tapegrad.native.pointers import float64_from_bits, int64_at, stack_words
 from tapegrad.ops.calls import call, expect_tensor, functions, shape_of
 from tapegrad.ops.lookups import look_up, tensor_of
 from tapegrad.ops.registry import OF_ENTRY, Op, declare
+from tapegrad.ops.validity import Attributes, Operands, is_few, needed
 from tapegrad.ops.view_ops import INDEX, SLICE
 from tapegrad.runtime.handle import Tensor
 from tapegrad.runtime.layout import (
@@ -99,6 +100,13 @@ def _cropped(x: Any, *, attributes: tuple[Any, ...]) -> Any:
     return x[tuple(slice(a, n - b) for (a, b), n in zip(pairs, x.shape, strict=True))]
 
 
+def _has_amounts(x: Operands, a: Attributes) -> bool:
+    shape, amounts = needed(x, 0).shape, a[1:]
+    if len(amounts) < 2 * len(shape) or min(amounts, default=0) < 0:
+        return False
+    return is_few(*[n + amounts[2 * d] + amounts[2 * d + 1] for d, n in enumerate(shape)])
+
+
 def _declare_pad(name: str, zero: bool) -> Op:
     return declare(
         Op(
@@ -106,6 +114,7 @@ def _declare_pad(name: str, zero: bool) -> Op:
             inputs=("input",),
             kind=GENERAL,
             infer=pad_infer,
+            valid=_has_amounts,
             kernel=_pad_kernel(zero),
             vjp=lambda g, y, x: g.crop(attributes=OF_ENTRY),
             public=False,

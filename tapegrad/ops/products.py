@@ -14,6 +14,7 @@ from tapegrad.native.dtypes import ITEM_BYTES, POINTERS
 from tapegrad.native.pointers import int64_at, stack_words
 from tapegrad.ops.addresses import threaded_gemm
 from tapegrad.ops.registry import NUMBERS, Op, declare
+from tapegrad.ops.validity import Attributes, Operands, broadcast, is_few, needed
 from tapegrad.runtime.layout import (
     BAD_ARGUMENT,
     GENERAL,
@@ -336,6 +337,14 @@ def _dot_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     return kernel
 
 
+def _makes_product(x: Operands, a: Attributes) -> bool:
+    """No operand is absent but those at the end; no product of these shapes has too many elements."""
+    if None in x:
+        return False
+    first, second = needed(x, 0).shape, needed(x, 1).shape
+    return is_few(*broadcast(first[:-2], second[:-2]), *[max(n, 1) for n in (*first[-2:], *second[-2:])])
+
+
 def _product(name: str, infer: Callable[..., int], kernel: Any, vjp: Any, reference: Any, math: str, **more: Any) -> Op:
     """Declare a product of two operands (and an addend) whose dtypes are one: it compares them itself."""
     inputs = more.pop("inputs", ("input", "mat2"))
@@ -343,9 +352,11 @@ def _product(name: str, infer: Callable[..., int], kernel: Any, vjp: Any, refere
         Op(
             name=name,
             inputs=inputs,
+            optional=("bias",),
             kind=GENERAL,
             dtypes=NUMBERS,
             infer=infer,
+            valid=_makes_product,
             kernel=kernel,
             vjp=vjp,
             unpromoted=inputs[1:],

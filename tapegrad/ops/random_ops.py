@@ -15,6 +15,7 @@ from tapegrad.native.cache import jit
 from tapegrad.native.dtypes import DTYPE_NAMES, INT64, ITEM_BYTES, POINTERS, SCALARS
 from tapegrad.native.pointers import float64_from_bits, int64_at, pointer_to, stack_words
 from tapegrad.ops.registry import ALL_DTYPES, FLOATS, OF_ENTRY, Op, declare
+from tapegrad.ops.validity import Attributes, Operands, attributes, every, int64, is_few, needed, with_numel
 from tapegrad.runtime.blocks import give_block, size_class, take_block
 from tapegrad.runtime.layout import (
     BAD_ARGUMENT,
@@ -58,6 +59,14 @@ def like_first(st, frame):
     return _shape_of_first(st, frame)
 
 
+def _lengths(x: Operands, a: Attributes) -> bool:
+    shape = needed(x, 0).shape
+    if len(shape) not in (1, 2) or len(a) < 2 or a[0] < 1 or shape[-1] < 1:
+        return False
+    return is_few(*shape[:-1], a[0]) and (a[1] != 0 or a[0] <= shape[-1])
+
+
+_STATE = every(int64(1), with_numel(lambda x, a: 2, 1), lambda x, a: needed(x, 1).contiguous)
 DRAWS = "draws random numbers: tests/test_random.py, and their kernels tests/test_philox.py"
 
 
@@ -118,6 +127,7 @@ def _fill(name: str, kernel: Any, dtypes: int, math: str) -> Op:
             kind=GENERAL,
             dtypes=dtypes,
             infer=like_first,
+            valid=every(attributes(1), _STATE),
             kernel=kernel,
             vjp=lambda g, y, x, state: (g.zeros_like(), None),  # what was there before does not count any more
             shape_only=("input",),
@@ -169,6 +179,7 @@ def _bernoulli_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
 BERNOULLI_EACH = declare(
     Op(
         name="bernoulli",
+        valid=_STATE,
         inputs=("input", "state"),
         kind=GENERAL,
         dtypes=FLOATS,
@@ -211,6 +222,7 @@ def _randperm_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
 RANDPERM = declare(
     Op(
         name="randperm",
+        valid=every(int64(0), with_numel(lambda x, a: 2, 0), lambda x, a: len(a) >= 1 and is_few(a[0])),
         inputs=("state",),
         kind=GENERAL,
         dtypes=1 << INT64,
@@ -264,6 +276,7 @@ def _multinomial_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
 MULTINOMIAL = declare(
     Op(
         name="multinomial",
+        valid=every(_STATE, _lengths),
         inputs=("input", "state"),
         kind=GENERAL,
         result=TO_INT64,
@@ -357,6 +370,7 @@ def _dropout_mask_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
 DROPOUT = declare(
     Op(
         name="dropout",
+        valid=every(attributes(1), _STATE),
         inputs=("input", "state"),
         kind=GENERAL,
         dtypes=FLOATS,
@@ -375,6 +389,7 @@ DROPOUT = declare(
 declare(
     Op(
         name="dropout_mask",
+        valid=every(attributes(1), _STATE),
         inputs=("input", "mark"),
         kind=GENERAL,
         dtypes=FLOATS,

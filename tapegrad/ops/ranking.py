@@ -17,6 +17,7 @@ from tapegrad.ops.reduction_rules import KEEPDIM, MASK, PARAMETER, extents, redu
 from tapegrad.ops.reductions import ValuesIndices
 from tapegrad.ops.references import axis_of
 from tapegrad.ops.registry import OF_ENTRY, Op, declare
+from tapegrad.ops.validity import Attributes, Operands, along_one, every, masked, needed
 from tapegrad.runtime.handle import Tensor
 from tapegrad.runtime.layout import (
     GENERAL,
@@ -177,6 +178,13 @@ def _first_reference(x: Any, attributes: tuple[int, ...]) -> Any:
     return np.take_along_axis(x, order, axis), order, np.zeros(0, np.int64)
 
 
+def _ranks_exist(x: Operands, a: Attributes) -> bool:
+    """A rank is one of a row's, and the ops take no rank of no elements; so many first ones there are."""
+    shape = needed(x, 0).shape
+    n = shape[masked(a[MASK], shape)[0]] if shape else 1
+    return 0 <= a[PARAMETER] <= n if len(a) > 4 else _MODE <= a[PARAMETER] < n and n > 0
+
+
 def _declare(name: str, infer: Callable[..., int], kernel: Any, reference: Any, samples: Any, math: str) -> Op:
     return declare(
         Op(
@@ -185,6 +193,7 @@ def _declare(name: str, infer: Callable[..., int], kernel: Any, reference: Any, 
             kind=GENERAL,
             outputs=3,
             infer=infer,
+            valid=every(along_one, _ranks_exist),
             kernel=kernel,
             vjp=lambda g, y, x: g[0].put_at(y[1], x, attributes=OF_ENTRY),
             contiguous=("input",),

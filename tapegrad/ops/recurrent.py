@@ -28,7 +28,9 @@ from tapegrad.native.dtypes import FLOAT32, FLOAT64, NUMPY_DTYPES
 from tapegrad.native.parallel import parallel_for
 from tapegrad.native.pointers import call1, int64_at, stack_words
 from tapegrad.ops.addresses import need_packed_gemm, packed_gemm_address
+from tapegrad.ops.recurrent_rules import holds_steps
 from tapegrad.ops.registry import FLOATS, Op, declare
+from tapegrad.ops.validity import Attributes, Operands, is_few, needed
 from tapegrad.runtime.layout import (
     BAD_ARGUMENT,
     GENERAL,
@@ -99,10 +101,16 @@ def _pack_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     return kernel
 
 
+def _makes_panels(x: Operands, a: Attributes) -> bool:
+    return len(a) >= 1 and a[0] in (0, 1) and is_few(*[n + 64 for n in needed(x, 0).shape])
+
+
 PACK = declare(
     Op(
         name="pack_matrix",
+        valid=_makes_panels,
         inputs=("input", "other"),
+        optional=("other",),
         kind=GENERAL,
         dtypes=FLOATS,
         infer=pack_infer,
@@ -154,10 +162,12 @@ def _declare(name: str, mode: int, back: bool) -> Op:
         Op(
             name=f"{name}_loop_backward" if back else f"{name}_loop",
             inputs=roles,
+            optional=roles,
             kind=GENERAL,
             dtypes=FLOATS,
             outputs=0,
             infer=loop_infer,
+            valid=holds_steps(mode, back),
             kernel=_loop_kernel(mode, make_backward if back else make_forward, len(roles)),
             unpromoted=roles,
             writes=written,

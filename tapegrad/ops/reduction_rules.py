@@ -24,6 +24,7 @@ from tapegrad.ops.elementwise import elementwise
 from tapegrad.ops.references import axes_of
 from tapegrad.ops.registry import FLOATS, OF_ENTRY, Op, declare
 from tapegrad.ops.structural import like_second
+from tapegrad.ops.validity import Attributes, Operands, attributes, every, needed, reduced
 from tapegrad.runtime.layout import (
     FROM_ATTRIBUTE,
     GENERAL,
@@ -199,6 +200,7 @@ def _declare_quotient(name: str, corrected: bool, rule: Callable[..., Any], math
             inputs=("input", "like"),
             kind=GENERAL,
             infer=same_infer,
+            valid=attributes(4),
             kernel=_quotient_kernel(corrected),
             dtypes=FLOATS,
             vjp=rule,
@@ -361,9 +363,14 @@ def _tie_samples(make: Any) -> Any:
     ]
 
 
+def _is_reduced(x: Operands, a: Attributes) -> bool:
+    return needed(x, 1).shape == reduced(needed(x, 0).shape, a[MASK], a[KEEPDIM])
+
+
 declare(
     Op(
         name="tie_weights",
+        valid=every(attributes(4), _is_reduced),
         inputs=("input", "other"),
         kind=GENERAL,
         outputs=2,

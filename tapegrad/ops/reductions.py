@@ -50,6 +50,7 @@ from tapegrad.ops.references import (
     reducing,
 )
 from tapegrad.ops.registry import ALL_DTYPES, FLOATS, OF_ENTRY, Op, declare, registry
+from tapegrad.ops.validity import own, reduces, scans, summed
 from tapegrad.runtime.dtype import dtype_of
 from tapegrad.runtime.errors import raise_status
 from tapegrad.runtime.handle import Tensor, wrap
@@ -84,8 +85,10 @@ def _declare(
     vjp: Callable[..., Any] | None = None,
     dtypes: int = ALL_DTYPES,
     public: bool = True,
+    result: Callable[[int], int] = own,
     **tests: Any,
 ) -> Op:
+    """Declare a reduction whose result has the dtype ``result(dtype)``."""
     return declare(
         Op(
             name=name,
@@ -93,6 +96,7 @@ def _declare(
             kind=GENERAL,
             result=FROM_ATTRIBUTE,
             infer=reduced_infer,
+            valid=reduces(result),
             kernel=reduction_kernel(parts),
             dtypes=dtypes,
             vjp=vjp,
@@ -127,6 +131,7 @@ _SUM = _declare(
     sum_parts,
     "the sum of x",
     lambda g, y, x: g.expand_reduced(x, attributes=OF_ENTRY),
+    result=summed,
     reference=reducing(np.sum),
     samples=empty_samples,
 )
@@ -144,6 +149,7 @@ _PROD = _declare(
     product_parts,
     "the product of x",
     _product_rule,
+    result=summed,
     reference=reducing(np.prod),
     samples=lambda make: [*along_samples(make), ((make(3, 4),),), ((make(0, 3),), {"dim": 0, "keepdim": True})],
 )
@@ -163,12 +169,27 @@ _NORM = _declare(
     reference=_euclidean,
     samples=lambda make: [*calls_along([make(2, 3, 4)], 0b101), *calls_along([make(3, 4)], 0b10, keepdim=0)],
 )
-_ANY = _declare("any", any_parts, "whether any x is not 0", reference=reducing(np.any), samples=empty_samples)
-_ALL = _declare("all", all_parts, "whether all x are not 0", reference=reducing(np.all), samples=empty_samples)
+_ANY = _declare(
+    "any",
+    any_parts,
+    "whether any x is not 0",
+    result=lambda dtype: BOOL,
+    reference=reducing(np.any),
+    samples=empty_samples,
+)
+_ALL = _declare(
+    "all",
+    all_parts,
+    "whether all x are not 0",
+    result=lambda dtype: BOOL,
+    reference=reducing(np.all),
+    samples=empty_samples,
+)
 _COUNT = _declare(
     "count_nonzero",
     count_parts,
     "how many x are not 0",
+    result=lambda dtype: INT64,
     reference=lambda x, dim=None: np.count_nonzero(x, dim),
     samples=lambda make: [*along_samples(make), ((make(3, 4),),), ((make(2, 3, 4),), {"dim": (0, 2)})],
 )
@@ -219,6 +240,7 @@ def _declare_argument(name: str, largest: bool, with_values: bool, math: str) ->
             result=FROM_ATTRIBUTE,
             outputs=2 if with_values else 1,
             infer=argument_infer,
+            valid=scans(own if with_values else lambda dtype: INT64),
             kernel=_argument_kernel(largest, with_values),
             vjp=(lambda g, y, x: g[0].put_at(y[1], x, attributes=OF_ENTRY)) if with_values else None,
             contiguous=("input",),

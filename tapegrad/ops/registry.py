@@ -20,6 +20,7 @@ import numpy as np
 from tapegrad.kernels.loops import Repair
 from tapegrad.native.cache import compile_function
 from tapegrad.native.dtypes import BOOL, FLOAT32, FLOAT64, INT32, INT64, UINT8
+from tapegrad.ops.validity import Rule
 from tapegrad.runtime.errors import op_names
 from tapegrad.runtime.layout import (
     ATTRIBUTES_LITERAL,
@@ -64,6 +65,7 @@ class Op:
         repair: of an elementwise op, what computes the floats for which that function fails.
         infer: the shape rule ``infer(st, frame)`` of an op that is not elementwise.
         vjp: the gradient rule.
+        optional: names of operands that may be absent.
         shape_only: names of operands whose values neither kernel nor rule read.
         unpromoted: names of operands that keep their dtype.
         contiguous: names of operands that the kernel needs in row-major order.
@@ -71,6 +73,8 @@ class Op:
             gradients of many parts of one tensor cost as much as the parts.
         shape_from_values: whether the result's shape depends on the operands' values, so that it cannot be replayed.
         writes: names of operands that the kernel writes into (optimisers' updates).
+        valid: what the kernel trusts its callers with, checked where a program comes from a file; see validity.py.
+            A general op without it is refused there.
         spared: numbers of results that the kernel leaves out where their slot is -1, as a captured program has it for
             what nobody reads.
         reference: the same function in NumPy, for the tests.
@@ -91,12 +95,14 @@ class Op:
     repair: Repair | None = None
     infer: Callable[..., int] | None = None
     vjp: Callable[..., Any] | None = None
+    optional: tuple[str, ...] = ()
     shape_only: tuple[str, ...] = ()
     unpromoted: tuple[str, ...] = ()
     contiguous: tuple[str, ...] = ()
     accumulates: bool = False
     shape_from_values: bool = False
     writes: tuple[str, ...] = ()
+    valid: Rule | None = None
     spared: tuple[int, ...] = ()
     reference: Callable[..., Any] | None = None
     samples: Any = None

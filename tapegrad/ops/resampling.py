@@ -27,10 +27,12 @@ from tapegrad.kernels.resample import (
     make_resample,
 )
 from tapegrad.native.cache import jit
+from tapegrad.native.dtypes import INT64
 from tapegrad.native.pointers import int64_at, stack_words
 from tapegrad.ops.calls import call, shape_of
 from tapegrad.ops.creation import from_array
 from tapegrad.ops.registry import FLOATS, OF_ENTRY, Op, declare
+from tapegrad.ops.validity import Attributes, Operands, given, is_few, needed
 from tapegrad.runtime.handle import Tensor
 from tapegrad.runtime.layout import (
     BAD_ARGUMENT,
@@ -242,10 +244,25 @@ def _samples(make: Any) -> Any:
     return [((x, r[0], c[0], r[1], c[1]), {"attributes": (at,)}, layouts) for x, r, c, at in calls]
 
 
+def _has_tables(x: Operands, a: Attributes) -> bool:
+    """The tables, which the shape rule reads, stay as they are; a window has at least one weight."""
+    shape = needed(x, 0).shape
+    if len(a) < 1 or not 1 <= a[0] <= len(shape):
+        return False
+    tables = [given(x, 1), given(x, 2)]
+    if any(table is not None and not (table.fixed and table.dtype == INT64) for table in tables):
+        return False
+    places = [len(shape) - a[0], len(shape) - 1]
+    lengths = {at: table.numel // 4 for at, table in zip(places, tables, strict=True) if table is not None}
+    return is_few(*[lengths.get(d, n) for d, n in enumerate(shape)])
+
+
 RESAMPLE = declare(
     Op(
         name="resample",
+        valid=_has_tables,
         inputs=("input", "rows", "columns", "rows_back", "columns_back"),
+        optional=("rows", "columns", "rows_back", "columns_back"),
         kind=GENERAL,
         dtypes=FLOATS,
         infer=resample_infer,

@@ -10,6 +10,7 @@ from tapegrad.native.cache import jit
 from tapegrad.native.dtypes import ITEM_BYTES, POINTERS
 from tapegrad.native.pointers import int64_at, stack_words
 from tapegrad.ops.registry import OF_ENTRY, Op, declare
+from tapegrad.ops.validity import Attributes, Operands, at_least, attributes, every, is_dim, is_few, needed
 from tapegrad.ops.view_ops import diagonal_geometry
 from tapegrad.runtime.layout import (
     GENERAL,
@@ -79,6 +80,7 @@ def _flip_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
 FLIP = declare(
     Op(
         name="flip",
+        valid=attributes(1),
         inputs=("input",),
         kind=GENERAL,
         infer=like_first,
@@ -128,9 +130,14 @@ def _roll_kernel(direction: int) -> Callable[[int, int], Callable[..., int]]:
     return make
 
 
+def _along(x: Operands, a: Attributes) -> bool:
+    return len(a) >= 2 and is_dim(a[1], needed(x, 0).shape)
+
+
 ROLL = declare(
     Op(
         name="roll",
+        valid=_along,
         inputs=("input",),
         kind=GENERAL,
         infer=like_first,
@@ -151,6 +158,7 @@ ROLL = declare(
 declare(
     Op(
         name="roll_back",
+        valid=_along,
         inputs=("input",),
         kind=GENERAL,
         infer=like_first,
@@ -201,6 +209,7 @@ def _declare_triangle(name: str, lower: int) -> Op:
             inputs=("input",),
             kind=GENERAL,
             infer=like_first,
+            valid=every(attributes(1), at_least(2)),
             kernel=_triangle_kernel(lower),
             vjp=lambda g, y, x: getattr(g, name)(attributes=OF_ENTRY),
             contiguous=("input",),
@@ -267,9 +276,18 @@ def _diagonal_matrices(x: Any, offset: int = 0, dim1: int = -2, dim2: int = -1) 
     return np.moveaxis(y, (-2, -1), (dim1, dim2))
 
 
+def _makes_diagonals(x: Operands, a: Attributes) -> bool:
+    shape = needed(x, 0).shape
+    if len(a) < 3 or not shape or a[1] == a[2] or not (is_dim(a[1], (1, *shape)) and is_dim(a[2], (1, *shape))):
+        return False
+    length = shape[-1] + abs(a[0])
+    return is_few(*shape[:-1], length, length)
+
+
 DIAG_EMBED = declare(
     Op(
         name="diag_embed",
+        valid=_makes_diagonals,
         inputs=("input",),
         kind=GENERAL,
         infer=diag_embed_infer,

@@ -10,6 +10,7 @@ from tapegrad.native.parallel import parallel_for
 from tapegrad.native.pointers import int64_at, pointer_to, prefetch, stack_words
 from tapegrad.ops.index_ops import check_indices
 from tapegrad.ops.registry import Op, declare
+from tapegrad.ops.validity import Attributes, Operands, is_few
 from tapegrad.runtime.layout import (
     BAD_ARGUMENT,
     GENERAL,
@@ -161,10 +162,20 @@ def _rows_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     return kernel
 
 
+def _makes_rows(x: Operands, a: Attributes) -> bool:
+    return (
+        len(a) >= 2
+        and all(0 <= n < 1 << 31 for n in a)
+        and all(found is None or is_few(a[1], *found.shape[1:]) for found in x[1:])
+    )
+
+
 ROWS = declare(
     Op(
         name="rows",
+        valid=_makes_rows,
         inputs=("order", "a", "b", "c"),
+        optional=("a", "b", "c"),
         kind=GENERAL,
         dtypes=1 << INT64,
         outputs=MOST_TENSORS,

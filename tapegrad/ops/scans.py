@@ -30,6 +30,19 @@ from tapegrad.ops.reductions import ValuesIndices
 from tapegrad.ops.references import adding_back, along_samples, axis_of, calls_along
 from tapegrad.ops.registry import FLOATS, OF_ENTRY, Op, declare
 from tapegrad.ops.structural import like_second
+from tapegrad.ops.validity import (
+    Attributes,
+    Operands,
+    Rule,
+    along_one,
+    every,
+    needed,
+    own,
+    reduced,
+    same_shape,
+    scans,
+    summed,
+)
 from tapegrad.runtime.handle import Tensor
 from tapegrad.runtime.layout import (
     FROM_ATTRIBUTE,
@@ -66,7 +79,8 @@ def _scan_kernel(start: float, step: Callable[..., Any], backward: bool = False,
 
 
 def _declare(name: str, kernel: Make, vjp: Any, math: str, inputs: tuple[str, ...] = ("input",), **more: Any) -> Op:
-    options: dict[str, Any] = {"infer": same_infer, "contiguous": inputs, "result": FROM_ATTRIBUTE} | more
+    options: dict[str, Any] = {"infer": same_infer, "contiguous": inputs, "result": FROM_ATTRIBUTE}
+    options |= {"valid": every(scans(own), same_shape(*range(len(inputs))))} | more
     return declare(Op(name=name, inputs=inputs, kind=GENERAL, kernel=kernel, vjp=vjp, math=math, **options))
 
 
@@ -80,6 +94,7 @@ _CUMSUM = _declare(
     _scan_kernel(0, add_step),
     lambda g, y, x: g.cumsum_back(attributes=OF_ENTRY),
     "x_0 + ... + x_i",
+    valid=scans(summed),
     reference=lambda x, dim: np.cumsum(x, dim),
     samples=along_samples,
 )
@@ -88,6 +103,7 @@ _declare(
     _scan_kernel(0, add_step, backward=True),
     lambda g, y, x: g.cumsum(attributes=OF_ENTRY),
     "x_i + ... + x_(n-1)",
+    valid=scans(summed),
     public=False,
     reference=_reversed_sums,
     samples=lambda make: calls_along([make(2, 3, 4)], 0b10, dtypes="float64 float32 int64"),
@@ -97,6 +113,7 @@ _CUMPROD = _declare(
     _scan_kernel(1, multiply_step),
     lambda g, y, x: g.recur_back(x, attributes=OF_ENTRY) * y.shift_one(attributes=OF_ENTRY),
     "x_0 ... x_i",
+    valid=scans(summed),
     reference=lambda x, dim: np.cumprod(x, dim),
     samples=lambda make: [((make(2, 3, 4),), {"dim": 1}), ((make(3, 4),), {"dim": -1}), ((make(7),), {"dim": 0})],
 )
@@ -248,12 +265,24 @@ def _last(x: Any, like: Any, *, attributes: tuple[int, ...]) -> Any:
     return np.take(x, -1, axis_of(attributes)).reshape(like.shape)
 
 
+def _is_last(whole: int, part: int) -> Rule:
+    """One operand has the shape of the reduced other one, with or without the dimension, and the result's dtype."""
+
+    def rule(x: Operands, a: Attributes) -> bool:
+        if not scans(own)([x[whole]], a) or a[0] != needed(x, 0).dtype:
+            return False
+        return needed(x, part).shape in [reduced(needed(x, whole).shape, a[MASK], keepdim) for keepdim in (0, 1)]
+
+    return rule
+
+
 _declare(
     "place_last",
     _place_last_kernel,
     lambda g, y, x, like: (g.take_last(x, attributes=OF_ENTRY), None),
     "zeros like `like`, with x at the last place of a dimension",
     ("input", "like"),
+    valid=_is_last(1, 0),
     infer=like_second,
     shape_only=("like",),
     unpromoted=("like",),
@@ -268,6 +297,7 @@ _declare(
     lambda g, y, x, like: (g.place_last(x, attributes=OF_ENTRY), None),
     "x at the last place of a dimension, in the shape of `like`",
     ("input", "like"),
+    valid=_is_last(0, 1),
     infer=like_second,
     shape_only=("like",),
     unpromoted=("like",),
@@ -361,6 +391,7 @@ def _declare_running(name: str, largest: bool) -> Op:
             kind=GENERAL,
             outputs=2,
             infer=_running_infer,
+            valid=along_one,
             kernel=_extremum_kernel(largest),
             vjp=lambda g, y, x: g[0].put_at(y[1], x, attributes=OF_ENTRY),
             contiguous=("input",),

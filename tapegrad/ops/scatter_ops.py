@@ -4,6 +4,7 @@ Along ``dim`` (the attribute) the element's place in x is its index; along the o
 are checked before anything is written.
 """
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from tapegrad.ops.index_ops import check_indices, like_third
 from tapegrad.ops.references import adding_back, combining, elements_at
 from tapegrad.ops.registry import OF_ENTRY, Op, declare
 from tapegrad.ops.reshaping_ops import like_first
+from tapegrad.ops.validity import Attributes, Operands, Rule, every, int64, is_dim, needed
 from tapegrad.runtime.layout import (
     GENERAL,
     attribute,
@@ -143,9 +145,26 @@ def _gather_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     return kernel
 
 
+def _fits(whole: int, values: int | None) -> Rule:
+    """The indices reach no further than the operand that is indexed, and than values that are more than one."""
+
+    def rule(x: Operands, a: Attributes) -> bool:
+        shape, index = needed(x, whole).shape, needed(x, 1).shape
+        if len(a) < 1 or len(index) != len(shape) or not is_dim(a[0], shape or (1,)):
+            return False
+        inside = all(n <= shape[d] for d, n in enumerate(index) if d != a[0])
+        other = None if values is None else needed(x, values)
+        if other is None or other.numel == 1:
+            return inside
+        return inside and len(other.shape) == len(index) and all(map(operator.le, index, other.shape))
+
+    return rule
+
+
 GATHER = declare(
     Op(
         name="gather",
+        valid=every(int64(1), _fits(0, None)),
         inputs=("input", "index"),
         kind=GENERAL,
         infer=gather_infer,
@@ -192,6 +211,7 @@ def _backward_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
 declare(
     Op(
         name="gather_backward",
+        valid=every(int64(1), _fits(2, 0)),
         inputs=("input", "index", "like"),
         kind=GENERAL,
         infer=like_third,
@@ -278,6 +298,7 @@ def _scatter(
             inputs=("input", "index", "values"),
             kind=GENERAL,
             infer=like_first,
+            valid=every(int64(1), _fits(0, 2)),
             kernel=_scatter_kernel(body),
             vjp=vjp,
             unpromoted=("index",),

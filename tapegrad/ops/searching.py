@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from tapegrad.ops.calls import TORCH_NAMES, call, expect_tensor, function, funct
 from tapegrad.ops.reductions import max as max_of
 from tapegrad.ops.reductions import min as min_of
 from tapegrad.ops.registry import FLOATS, Op, declare
+from tapegrad.ops.validity import Attributes, Operands, every, int64, is_few, needed, same_shape
 from tapegrad.runtime.handle import Tensor
 from tapegrad.runtime.layout import (
     FROM_ATTRIBUTE,
@@ -74,9 +76,15 @@ def _search_reference(sequence: Any, values: Any, right: bool = False) -> Any:
     return below(sequence[..., None, :], values[..., None]).sum(-1)
 
 
+def _leads_agree(x: Operands, a: Attributes) -> bool:
+    sequence, values = needed(x, 0).shape, needed(x, 1).shape
+    return len(a) >= 1 and (len(sequence) == 1 or (len(sequence) > 1 and sequence[:-1] == values[:-1]))
+
+
 _SEARCH = declare(
     Op(
         name="searchsorted",
+        valid=_leads_agree,
         inputs=("sorted_sequence", "values"),
         kind=GENERAL,
         result=TO_INT64,
@@ -166,9 +174,18 @@ def _count_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     return kernel
 
 
+def _has_bins(x: Operands, a: Attributes) -> bool:
+    return len(a) >= 2 and is_few(a[1])
+
+
+def _counts_integers(x: Operands, a: Attributes) -> bool:
+    return needed(x, 0).dtype == a[0] == INT64
+
+
 COUNTS = declare(
     Op(
         name="count_indices",
+        valid=every(_has_bins, _counts_integers),
         inputs=("input",),
         kind=GENERAL,
         result=FROM_ATTRIBUTE,
@@ -203,6 +220,7 @@ def _weighted_counts_kernel(dtype: int, result_dtype: int) -> Callable[..., int]
 _WEIGHTED_COUNTS = declare(
     Op(
         name="sum_by_index",
+        valid=every(_has_bins, int64(1), same_shape(0, 1)),
         inputs=("weights", "index"),
         kind=GENERAL,
         infer=counts_infer,
@@ -265,9 +283,15 @@ def _histogram_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     return kernel
 
 
+def _has_range(x: Operands, a: Attributes) -> bool:
+    low, high = np.array(a[2:4], np.int64).view(np.float64).tolist()
+    return a[1] > 0 and low < high and math.isfinite(high - low)
+
+
 _HISTOGRAM = declare(
     Op(
         name="histc",
+        valid=every(_has_bins, _has_range),
         inputs=("input",),
         kind=GENERAL,
         infer=counts_infer,

@@ -18,6 +18,7 @@ from tapegrad.ops.calls import TORCH_NAMES, call, expect_tensor, function, funct
 from tapegrad.ops.reduction_rules import KEEPDIM, MASK, extents, mask_of, reduced_infer, same_infer
 from tapegrad.ops.references import along_samples, axis_of, calls_along
 from tapegrad.ops.registry import FLOATS, OF_ENTRY, Op, declare
+from tapegrad.ops.validity import along_one, every, own, reduces, same_shape
 from tapegrad.runtime.dtype import get_default_dtype
 from tapegrad.runtime.handle import Tensor
 from tapegrad.runtime.layout import (
@@ -82,6 +83,7 @@ def _declare(
             inputs=inputs,
             kind=GENERAL,
             infer=same_infer,
+            valid=every(along_one, same_shape(*range(len(inputs)))),
             kernel=kernel,
             vjp=vjp,
             dtypes=FLOATS,
@@ -191,6 +193,7 @@ def _logsumexp_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
 _LOGSUMEXP = declare(
     Op(
         name="logsumexp",
+        valid=reduces(own),
         inputs=("input",),
         kind=GENERAL,
         result=FROM_ATTRIBUTE,

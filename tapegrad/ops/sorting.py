@@ -14,6 +14,7 @@ from tapegrad.ops.calls import call_several, expect_tensor, function, normal_dim
 from tapegrad.ops.reduction_rules import MASK, PARAMETER, extents, set_same_shapes
 from tapegrad.ops.reductions import ValuesIndices
 from tapegrad.ops.registry import OF_ENTRY, Op, declare
+from tapegrad.ops.validity import along_one
 from tapegrad.runtime.handle import Tensor
 from tapegrad.runtime.layout import (
     GENERAL,
@@ -81,6 +82,7 @@ def _sort_reference(x: Any, dim: int, descending: bool = False, stable: bool = T
 _SORT = declare(
     Op(
         name="sort",
+        valid=along_one,
         inputs=("input",),
         kind=GENERAL,
         outputs=3,

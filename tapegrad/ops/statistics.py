@@ -16,6 +16,7 @@ from tapegrad.ops.calls import call, expect_tensor, function, functions, normal_
 from tapegrad.ops.reduction_rules import KEEPDIM, MASK, PARAMETER, mask_of, reduced_infer
 from tapegrad.ops.reductions import Dims, mean
 from tapegrad.ops.registry import FLOATS, OF_ENTRY, Op, declare, registry
+from tapegrad.ops.validity import own, reduces
 from tapegrad.runtime.handle import Tensor
 from tapegrad.runtime.layout import (
     FROM_ATTRIBUTE,
@@ -59,6 +60,7 @@ def _variance_rule(g: Any, y: Any, x: Any) -> Any:
 _VAR = declare(
     Op(
         name="var",
+        valid=reduces(own),
         inputs=("input",),
         kind=GENERAL,
         result=FROM_ATTRIBUTE,

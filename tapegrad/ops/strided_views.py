@@ -16,10 +16,12 @@ from tapegrad.native.dtypes import ITEM_BYTES, POINTERS
 from tapegrad.native.pointers import int64_at, stack_words
 from tapegrad.ops.references import adding_back, strided_elements
 from tapegrad.ops.registry import OF_ENTRY, Op, declare
+from tapegrad.ops.validity import Attributes, Operands, Rule, is_few, needed
 from tapegrad.runtime.layout import (
     CONTIGUOUS,
     GENERAL,
     IS_VIEW,
+    MAX_NDIM,
     VIEW,
     attribute,
     data_address,
@@ -289,6 +291,21 @@ def _erase_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
 # ---- the ops ----
 
 
+def _has_geometry(of_view: bool) -> Rule:
+    """The attributes are a view's geometry; the first operand has the view's shape, or else the base's."""
+
+    def rule(x: Operands, a: Attributes) -> bool:
+        ndim = a[0] if a else -1
+        if not 0 <= ndim <= MAX_NDIM or len(a) < 2 + 2 * ndim or min(a) < 0:
+            return False
+        shape, strides = tuple(a[2 : 2 + ndim]), a[2 + ndim : 2 + 2 * ndim]
+        last = a[1] + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True) if n > 0)
+        wanted = shape if of_view else needed(x, 1).shape
+        return is_few(*shape) and is_few(last + 1) and needed(x, 0).shape == wanted
+
+    return rule
+
+
 def as_strided_infer(st, frame):
     _read_geometry(frame, slot_of(st, output_slot(frame, 0)))
     return 0
@@ -360,6 +377,7 @@ def _gradient_op(
             kind=GENERAL,
             outputs=2,
             infer=infer,
+            valid=_has_geometry(of_view=name == "as_strided_scatter"),
             kernel=kernel,
             vjp=lambda g, y, x, like: (getattr(g[0], back)(like, attributes=OF_ENTRY), None),
             shape_only=("like",),

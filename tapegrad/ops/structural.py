@@ -13,6 +13,7 @@ from tapegrad.native.dtypes import BOOL, POINTERS, SCALARS
 from tapegrad.native.pointers import stack_words
 from tapegrad.ops.elementwise import elementwise
 from tapegrad.ops.registry import Op, declare
+from tapegrad.ops.validity import Attributes, Operands, broadcast, checks_itself, needed
 from tapegrad.runtime.layout import (
     FROM_ATTRIBUTE,
     GENERAL,
@@ -101,6 +102,7 @@ def like_second(st, frame):
 declare(  # reads no memory: the gradient that a result did not get is zeros even where the result is gone
     Op(
         name="zeros_like",
+        valid=checks_itself,
         inputs=("input",),
         kind=GENERAL,
         infer=like_first,
@@ -127,9 +129,15 @@ def _sum_to_shape_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     return kernel
 
 
+def _was_broadcast(x: Operands, a: Attributes) -> bool:
+    source, like = needed(x, 0).shape, needed(x, 1).shape
+    return len(like) <= len(source) and broadcast(source, like) == source
+
+
 declare(
     Op(
         name="sum_to_shape",
+        valid=_was_broadcast,
         inputs=("input", "like"),
         kind=GENERAL,
         infer=like_second,

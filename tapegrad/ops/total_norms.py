@@ -17,6 +17,7 @@ from tapegrad.native.parallel import parallel_for
 from tapegrad.native.pointers import float64_at, float64_from_bits, int64_at, stack_words
 from tapegrad.ops.registry import FLOATS, Op, declare
 from tapegrad.ops.updates import CHUNK, offset_of
+from tapegrad.ops.validity import Attributes, Operands, attributes, needed
 from tapegrad.runtime.layout import (
     BAD_ARGUMENT,
     CONTIGUOUS,
@@ -162,6 +163,7 @@ def _declare_norm(name: str, kind: int, p: float, math: str) -> Op:
             kind=GENERAL,
             dtypes=FLOATS,
             infer=norm_infer,
+            valid=attributes(1),
             kernel=_norm_kernel(kind),
             contiguous=("*tensors",),
             public=False,
@@ -263,6 +265,10 @@ def _limit_kernel(clamp: bool) -> Callable[[int, int], Callable[..., int]]:
     return make
 
 
+def _has_norm(x: Operands, a: Attributes) -> bool:
+    return len(a) >= 1 and needed(x, len(x) - 1).numel == 1
+
+
 def _declare_limit(name: str, clamp: bool, math: str) -> Op:
     return declare(
         Op(
@@ -272,6 +278,7 @@ def _declare_limit(name: str, clamp: bool, math: str) -> Op:
             dtypes=FLOATS,
             outputs=0,
             infer=limit_infer,
+            valid=attributes(2) if clamp else _has_norm,
             kernel=_limit_kernel(clamp),
             unpromoted=("*tensors",),
             writes=("*tensors",),

@@ -21,6 +21,7 @@ from tapegrad.native.parallel import address_of_helper, parallel_for
 from tapegrad.native.pointers import call2, call3, float64_at, int64_at, stack_words
 from tapegrad.ops.addresses import UPDATE_DRIVER, address_of, need
 from tapegrad.ops.registry import FLOATS, Op, declare
+from tapegrad.ops.validity import checks_itself
 from tapegrad.runtime.layout import (
     BAD_ARGUMENT,
     CONTIGUOUS,
@@ -276,6 +277,7 @@ def declare_update(update: Update, reads: Sequence[str] = ()) -> Op:
     return declare(
         Op(
             name=update.name,
+            valid=checks_itself,
             inputs=roles,
             kind=GENERAL,
             dtypes=FLOATS,

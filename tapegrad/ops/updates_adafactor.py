@@ -13,6 +13,7 @@ from tapegrad.native.parallel import parallel_for
 from tapegrad.native.pointers import float64_at, int64_at, stack_words
 from tapegrad.ops.registry import FLOATS, Op, declare
 from tapegrad.ops.updates import count_step, offset_of, scalar_of
+from tapegrad.ops.validity import checks_itself
 from tapegrad.runtime.layout import (
     BAD_ARGUMENT,
     CONTIGUOUS,
@@ -257,6 +258,7 @@ def _declare(name: str, roles: tuple[str, ...], factored: bool, math: str) -> Op
     return declare(
         Op(
             name=name,
+            valid=checks_itself,
             inputs=roles,
             kind=GENERAL,
             dtypes=FLOATS,

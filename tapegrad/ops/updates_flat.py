@@ -9,6 +9,7 @@ from tapegrad.native.dtypes import FLOAT64, ITEM_BYTES, POINTERS, SCALARS
 from tapegrad.native.pointers import float64_at
 from tapegrad.ops.registry import FLOATS, Op, declare
 from tapegrad.ops.updates import offset_of
+from tapegrad.ops.validity import checks_itself, is_few, needed
 from tapegrad.runtime.layout import (
     BAD_ARGUMENT,
     CONTIGUOUS,
@@ -61,6 +62,7 @@ def _flatten_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
 FLATTEN = declare(
     Op(
         name="flatten_all",
+        valid=lambda x, a: is_few(sum(needed(x, k).numel for k in range(len(x)))),
         inputs=("*tensors",),
         kind=GENERAL,
         dtypes=FLOATS,
@@ -126,6 +128,7 @@ def _walk_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
 WALK = declare(
     Op(
         name="walk_update",
+        valid=checks_itself,
         inputs=_WALK,
         kind=GENERAL,
         dtypes=FLOATS,
@@ -216,6 +219,7 @@ def _direction_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
 DIRECTION = declare(
     Op(
         name="lbfgs_direction",
+        valid=checks_itself,
         inputs=_DIRECTION,
         kind=GENERAL,
         dtypes=FLOATS,

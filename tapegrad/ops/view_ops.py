@@ -17,6 +17,7 @@ from tapegrad.native.pointers import int64_at, stack_words
 from tapegrad.ops.references import adding_back
 from tapegrad.ops.registry import OF_ENTRY, Op, declare
 from tapegrad.ops.structural import like_second
+from tapegrad.ops.validity import Attributes, Operands, Rule, every, is_dim, needed
 from tapegrad.runtime.layout import (
     BAD_ARGUMENT,
     BAD_DIM,
@@ -361,6 +362,7 @@ def _partial_view(
     math: str,
     pick: Callable[..., Any],
     cases: list[tuple[tuple[int, ...], tuple[int, ...]]],
+    sane: Rule,
     positional: bool = False,
 ) -> Op:
     """Declare a view by ``geometry(st, frame, source, result)`` on rows of slots, and the op that is its gradient.
@@ -403,6 +405,11 @@ def _partial_view(
 
         return backward
 
+    def picked(x: Operands, a: Attributes) -> bool:
+        """The first operand has the shape of what is picked of the second one."""
+        picked_shape: tuple[int, ...] = pick(np.broadcast_to(np.int8(0), needed(x, 1).shape), tuple(a)).shape
+        return picked_shape == needed(x, 0).shape
+
     infer.__qualname__ = f"{name}_infer"
     back = f"{name}_backward"
     op = _view(
@@ -422,6 +429,7 @@ def _partial_view(
             inputs=("input", "like"),
             kind=GENERAL,
             infer=like_second,
+            valid=every(sane, picked),
             kernel=kernel,
             vjp=lambda g, y, x, like: (getattr(g, name)(attributes=OF_ENTRY), None),
             shape_only=("like",),
@@ -588,6 +596,20 @@ def _windows(x: Any, attributes: tuple[int, ...]) -> Any:
     return np.moveaxis(np.moveaxis(windows, dim, 0)[::step], 0, dim)
 
 
+def _are_commands(x: Operands, a: Attributes) -> bool:
+    """The attributes are whole commands, no more dimensions are left out than there are, and steps are forwards."""
+    words, skipped = list(a), 0
+    while words:
+        kind, size = words[0], {SELECT: 2, SLICE: 4, SKIP: 2}.get(words[0], 1)
+        if kind not in (SELECT, SLICE, SKIP, NEW_DIM, ELLIPSIS) or len(words) < size:
+            return False
+        if (kind == SLICE and words[3] < 1) or (kind == SKIP and not 0 <= words[1] <= MAX_NDIM):
+            return False
+        skipped += kind == ELLIPSIS
+        words = words[size:]
+    return skipped <= 1
+
+
 INDEX = _partial_view(
     "index",
     index_geometry,
@@ -600,6 +622,7 @@ INDEX = _partial_view(
         ((2, 3, 4), (SKIP, 2, SLICE, 3, 1, 1)),
         ((3,), (NEW_DIM, SELECT, 2)),
     ],
+    _are_commands,
 )
 DIAGONAL = _partial_view(
     "diagonal",
@@ -607,6 +630,7 @@ DIAGONAL = _partial_view(
     "the elements where two indices are the same, but for an offset",
     lambda x, attributes: np.diagonal(x, *attributes),
     [((3, 4), (0, 0, 1)), ((3, 4), (-1, 1, 0)), ((2, 4, 3), (1, 1, 2)), ((2, 2), (5, 0, 1))],
+    lambda x, a: len(a) == 3 and a[1] != a[2] and all(is_dim(d, needed(x, 1).shape) for d in a[1:]),
     positional=True,
 )
 UNFOLD = _partial_view(
@@ -615,4 +639,5 @@ UNFOLD = _partial_view(
     "windows of x along a dimension",
     _windows,
     [((7,), (0, 3, 2)), ((2, 5), (1, 2, 1)), ((5, 2), (0, 3, 1))],
+    lambda x, a: len(a) == 3 and is_dim(a[0], needed(x, 1).shape) and a[1] >= 0 and a[2] > 0,
 )

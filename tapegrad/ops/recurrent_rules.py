@@ -1,57 +1,46 @@
-"""What the time loops of recurrent layers trust their callers with, checked where a program comes from a file."""
+"""What the time loops of recurrent layers trust their callers with; see kernels/recurrent.py for their operands."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 from tapegrad.kernels.gemm_packed import panel_sizes
 from tapegrad.kernels.recurrent import GRU, LSTM
 from tapegrad.native.dtypes import FLOAT32, FLOAT64, NUMPY_DTYPES
-from tapegrad.ops.recurrent import LOOPS, LOOPS_BACK
-from tapegrad.ops.registry import Op
+from tapegrad.ops.validity import Attributes, Operand, Operands, Rule
 
 _WIDEST = 4096  # numbers of a row for which a task's scratch memory suffices
 _MOST = 1 << 31
 _NAMES = ("h", "c", "gates", "packed", "y", "before", "memory", "bias", "offsets", "input", "slopes", "slopes_h")
-_MODES = {op.name: (mode, back) for back, ops in enumerate((LOOPS, LOOPS_BACK)) for mode, op in ops.items()}
 
 
-@dataclass(frozen=True)
-class Array:
-    """An operand: dtype, number of elements, and whether they lie in order without gaps."""
+def holds_steps(mode: int, back: bool) -> Rule:
+    """The operands that a time loop touches are there and large enough, for the sizes that the attributes are."""
 
-    dtype: int
-    numel: int
-    contiguous: bool
+    def rule(x: Operands, a: Attributes) -> bool:
+        if len(x) != (len(_NAMES) if back else len(_NAMES) - 2):
+            return False
+        if len(a) != 8 or not all(0 <= n < _MOST for n in a):
+            return False
+        steps, batch, time_stride, batch_stride, _, width, y_stride, input_width = a
+        found = dict(zip(_NAMES, x, strict=False))
+        h = found["h"]
+        if h is None or found["offsets"] is not None:  # files do not hold packed sequences
+            return False
+        if width < 1 or width + input_width > _WIDEST or y_stride < width:
+            return False
+        if any(operand is not None and (operand.dtype != h.dtype or not operand.contiguous) for operand in x):
+            return False
+        rows = (steps - 1) * time_stride + (batch - 1) * batch_stride + 1 if steps and batch else 0
+        sizes = _needed(mode, back, found, rows, a, h.dtype)
+        operands = [(found.get(name), size) for name, size in sizes.items()]
+        return all(operand is not None and operand.numel >= size for operand, size in operands)
 
-
-def problem_of_loop(op: Op, operands: Sequence[Array | None], attributes: Sequence[int]) -> str:
-    """Return what is wrong with a time loop, or nothing; see kernels/recurrent.py for what its operands are."""
-    mode, back = _MODES[op.name]
-    if len(attributes) != 8 or not all(0 <= n < _MOST for n in attributes):
-        return "attributes that are no sizes"
-    steps, batch, time_stride, batch_stride, _, width, y_stride, input_width = attributes
-    found = dict(zip(_NAMES, operands, strict=False))
-    if found["offsets"] is not None:
-        return "packed sequences, which files do not hold"
-    h = found["h"]
-    if h is None or width < 1 or width + input_width > _WIDEST or y_stride < width:
-        return "a width that does not fit"
-    if any(array is not None and (array.dtype != h.dtype or not array.contiguous) for array in operands):
-        return "operands of other dtypes or layouts"
-    rows = (steps - 1) * time_stride + (batch - 1) * batch_stride + 1 if steps and batch else 0
-    needed = _needed(mode, bool(back), found, rows, attributes, h.dtype)
-    for name, size in needed.items():
-        array = found.get(name)
-        if array is None or array.numel < size:
-            return f"an operand {name} that is absent or too small"
-    return ""
+    return rule
 
 
 def _needed(
-    mode: int, back: bool, found: dict[str, Array | None], rows: int, attributes: Sequence[int], dtype: int
+    mode: int, back: bool, found: dict[str, Operand | None], rows: int, attributes: Attributes, dtype: int
 ) -> dict[str, int]:
     """Return how many elements the loop touches of each operand; those that are absent, and may be, are left out."""
     _, batch, _, _, _, width, y_stride, input_width = attributes
