@@ -105,7 +105,7 @@ def test_small_work_is_not_grouped():
 
 def test_shifted_views_of_what_a_group_writes_are_not_in_it():
     program = groups_of(shifted)
-    walks = [walk_of(instruction) for instruction in program.instructions]
+    walks = [walk_of(instruction, program.notes.geometries) for instruction in program.instructions]
     for group in program.groups:
         written = {walk.operands[0].storage for walk in group.walks}
         places = {operand for walk in group.walks for operand in walk.operands if operand.storage in written}

@@ -338,7 +338,7 @@ def test_saved_programs_get_their_loops_again(tmp_path):
 
 def shifted(instruction, by):
     places = (instruction.result_storages, instruction.operand_storages)
-    results, operands = ([s + by if s >= 0 else s for s in storages] for storages in places)
+    results, operands = (tuple([s + by if s >= 0 else s for s in storages]) for storages in places)
     return dataclasses.replace(instruction, result_storages=results, operand_storages=operands)
 
 
@@ -354,7 +354,7 @@ def test_passes_take_time_in_proportion_to_the_program():
         spent = []
         for _ in range(3):
             start = time.process_time()
-            assert len(without_repetition(code, made, made)) < len(code)
+            assert len(without_repetition(code, made, made, program.notes.geometries)) < len(code)
             without_constants(code, set(), set(), dict.fromkeys(made, 4))
             check_pass("none", code, code, set())
             spent.append(time.process_time() - start)

@@ -15,7 +15,7 @@ from tapegrad.capture.epochs import Epoch, epoch_of_batches, run_batches
 from tapegrad.capture.errors import CaptureError
 from tapegrad.capture.guards import Guards
 from tapegrad.capture.native import NativeFunction
-from tapegrad.capture.notes import recording, release
+from tapegrad.capture.notes import collector_off, recording, release
 from tapegrad.capture.passes import PASSES, check_names
 from tapegrad.capture.program import Program
 from tapegrad.capture.progress import Progress
@@ -222,7 +222,8 @@ class Compiled:
         with recording() as notes:
             structure, returned, outputs = _detached(self._function(*args, **kwargs), tensors)
         try:
-            return self._finish(variant, notes, tensors, structure, returned, outputs)
+            with collector_off():
+                return self._finish(variant, notes, tensors, structure, returned, outputs)
         finally:
             _release_unless_used(variant, notes)
 
@@ -238,12 +239,11 @@ class Compiled:
         variant.guards.check_hidden()
         storages = classify(notes, tensors)
         places = [(slot_of(tensor), storage_of(tensor)) for tensor in outputs]
-        form = form_of(notes, storages, places)
-        form.append((returned, structure))
+        form = form_of(notes, storages, places, (returned, structure))
         copies = [tensor.clone() for tensor in outputs]
         variant.result, variant.returned = structure, returned
         if variant.form == form:
-            variant.program = Program(notes, tensors, outputs, variant.guards.tensors, self._without)
+            variant.program = Program(notes, tensors, outputs, variant.guards.tensors, self._without, storages)
             self._misses = 0
         elif variant.form is not None:
             variant.failures += 1
@@ -273,9 +273,10 @@ class Compiled:
             structure, returned, outputs = _detached(self._function(*args, **kwargs), tensors)
         try:
             places = [(slot_of(tensor), storage_of(tensor)) for tensor in outputs]
-            form = [*form_of(notes, classify(notes, tensors), places), (returned, structure)]
+            form = form_of(notes, classify(notes, tensors), places, (returned, structure))
             if form != variant.form:
-                problem = first_difference(variant.form or [], form, notes)
+                assert variant.form is not None
+                problem = first_difference(variant.form, form, notes)
             else:
                 problem = trial.difference(notes)
             if problem:

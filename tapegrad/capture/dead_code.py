@@ -34,5 +34,10 @@ def without_dead_results(instructions: list[Instruction], temporary: Collection[
         for k in instruction.op.spared:
             storage = instruction.result_storages[k]
             if storage in temporary and storage not in read:
-                instruction.results[k] = instruction.result_storages[k] = -1
+                instruction.results = _without(instruction.results, k)
+                instruction.result_storages = _without(instruction.result_storages, k)
     return instructions
+
+
+def _without(numbers: tuple[int, ...], k: int) -> tuple[int, ...]:
+    return (*numbers[:k], -1, *numbers[k + 1 :])

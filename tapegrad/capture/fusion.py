@@ -6,21 +6,21 @@ never written to memory: it lies in a local buffer as long as a tile.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from tapegrad.capture.geometry import Geometry
 from tapegrad.capture.notes import Instruction
 from tapegrad.native.dtypes import FLOAT32, ITEM_BYTES
-from tapegrad.runtime.layout import CONTIGUOUS, ELEMENTWISE
-from tapegrad.runtime.machine import machine
+from tapegrad.runtime.layout import ELEMENTWISE
 from tapegrad.runtime.replay import MAX_LOCALS
 
 MAX_SUMS = 4  # after a group: each has a buffer in the first-level cache
 LEAST_ELEMENTS = 1 << 14  # below, all that a run of instructions touches stays in the second-level cache anyway
 
 
-@dataclass(frozen=True)
-class Operand:
+class Operand(NamedTuple):
     """Where an elementwise kernel finds its result or an operand.
 
     Attributes:
@@ -38,8 +38,7 @@ class Operand:
     dtype: int
 
 
-@dataclass(frozen=True)
-class Walk:
+class Walk(NamedTuple):
     """An elementwise instruction that walks contiguous elements: how many, its result and its operands."""
 
     total: int
@@ -134,47 +133,48 @@ class Run:
         return True
 
 
-def walk_of(instruction: Instruction) -> Walk | None:
-    """Return how an instruction walks its operands, or None if it is no walk over contiguous elements."""
+def walk_of(instruction: Instruction, geometries: Mapping[int, Geometry]) -> Walk | None:
+    """Return how an instruction walks its operands, or None if it is no walk over contiguous elements.
+
+    Args:
+        instruction: the instruction.
+        geometries: of the slots.
+    """
     if instruction.kind != ELEMENTWISE:
         return None
-    slots = machine.table("slots")
-    result = slots[instruction.results[0]]
-    total = int(result["numel"])
-    if total == 0 or not result["flags"] & CONTIGUOUS:
+    result = geometries[instruction.results[0]]
+    if result.numel == 0 or not result.contiguous:
         return None
-    shape = result["shape"][: result["ndim"]].tolist()
-    found = []
-    storages = [instruction.result_storages[0], *instruction.operand_storages]
-    for k, slot in enumerate([instruction.results[0], *instruction.operands]):
-        row = slots[slot]
-        own_shape, strides = (row[name][: row["ndim"]].tolist() for name in ("shape", "strides"))
-        single = all(n == 1 or stride == 0 for n, stride in zip(own_shape, strides, strict=True))
-        same = bool(row["flags"] & CONTIGUOUS) and own_shape == shape
-        if k > 0 and single and (total > 1 or not same):
-            stride = 0
-        elif same or k == 0:
-            stride = 1
-        else:
+    found = [_operand(instruction.result_storages[0], result, 1)]
+    for slot, storage in zip(instruction.operands, instruction.operand_storages, strict=True):
+        shown = geometries[slot]
+        same = shown.contiguous and shown.shape == result.shape
+        if not same and not shown.single:
             return None
-        item = ITEM_BYTES[int(row["dtype"])]
-        found.append(Operand(storages[k], int(row["offset"]) * item, stride, item, int(row["dtype"])))
-    return Walk(total, tuple(found))
+        found.append(_operand(storage, shown, 0 if shown.single and (result.numel > 1 or not same) else 1))
+    return Walk(result.numel, tuple(found))
 
 
-def sum_of(instruction: Instruction) -> Sum | None:
-    """Return which elements an instruction sums, or None if it is no sum or mean of all of a contiguous tensor."""
+def _operand(storage: int, shown: Geometry, stride: int) -> Operand:
+    item = ITEM_BYTES[shown.dtype]
+    return Operand(storage, shown.offset * item, stride, item, shown.dtype)
+
+
+def sum_of(instruction: Instruction, geometries: Mapping[int, Geometry]) -> Sum | None:
+    """Return which elements an instruction sums, or None if it is no sum or mean of all of a contiguous tensor.
+
+    Args:
+        instruction: the instruction.
+        geometries: of the slots.
+    """
     if instruction.op.name not in ("sum", "mean", "sum_to_shape"):
         return None
-    slots = machine.table("slots")
-    source, result = slots[instruction.operands[0]], slots[instruction.results[0]]
-    dtype = int(source["dtype"])
-    if result["numel"] != 1 or not source["flags"] & CONTIGUOUS or dtype < FLOAT32 or result["dtype"] != dtype:
+    source, result = geometries[instruction.operands[0]], geometries[instruction.results[0]]
+    if result.numel != 1 or not source.contiguous or source.dtype < FLOAT32 or result.dtype != source.dtype:
         return None
-    item = ITEM_BYTES[dtype]
-    read = Operand(instruction.operand_storages[0], int(source["offset"]) * item, 1, item, dtype)
-    written = Operand(instruction.result_storages[0], int(result["offset"]) * item, 0, item, dtype)
-    return Sum(int(source["numel"]), read, written, instruction.op.name == "mean")
+    read = _operand(instruction.operand_storages[0], source, 1)
+    written = _operand(instruction.result_storages[0], result, 0)
+    return Sum(source.numel, read, written, instruction.op.name == "mean")
 
 
 def find_groups(

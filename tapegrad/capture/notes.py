@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import gc
 import mmap
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import numpy as np
 
 from tapegrad.autograd.anomaly import record_lines, site_line
 from tapegrad.capture.errors import CaptureError
+from tapegrad.capture.geometry import Geometry, geometries_of
 from tapegrad.ops.registry import Op, op_of_code
 from tapegrad.runtime.layout import FRAME_INPUTS, MAX_OUTPUTS
 from tapegrad.runtime.machine import machine
@@ -45,49 +47,44 @@ class Instruction:
     kernel: int
     in_place: bool
     site: int
-    results: list[int]
-    operands: list[int]
-    attributes: list[int]
-    result_storages: list[int]
-    operand_storages: list[int]
+    results: tuple[int, ...]
+    operands: tuple[int, ...]
+    attributes: tuple[int, ...]
+    result_storages: tuple[int, ...]
+    operand_storages: tuple[int, ...]
 
     @property
     def first_result(self) -> int:
         """The slot of the first result that there is; -1 where there is none."""
         return next((slot for slot in self.results if slot >= 0), -1)
 
-    def places(self) -> Iterator[tuple[int, int]]:
-        """Yield slot and storage of each result and operand."""
-        yield from zip(self.results, self.result_storages, strict=True)
-        yield from zip(self.operands, self.operand_storages, strict=True)
+    def places(self) -> list[tuple[int, int]]:
+        """Return slot and storage of each result and operand."""
+        return [*zip(self.results + self.operands, self.result_storages + self.operand_storages, strict=True)]
 
-    def reads(self) -> Iterator[int]:
-        """Yield the storages whose contents the kernel reads."""
-        if not self.op.shape_only:  # of nearly all ops: the quick way
-            yield from (storage for storage in self.operand_storages if storage >= 0)
-        else:
+    def reads(self) -> list[int]:
+        """Return the storages whose contents the kernel reads."""
+        found = [storage for storage in self.operand_storages if storage >= 0]
+        if self.op.shape_only:
             unread = {name.lstrip("*") for name in self.op.shape_only}
             names = [name.lstrip("*") for name in self.op.inputs]
-            for k, storage in enumerate(self.operand_storages):
-                name = names[k % len(names)] if self.op.variadic else names[k]
-                if storage >= 0 and name not in unread:
-                    yield storage
+            places = enumerate(self.operand_storages)
+            found = [s for k, s in places if s >= 0 and names[k % len(names)] not in unread]
         if self.in_place and self.op.accumulates:
-            yield self.result_storages[0]
+            found.append(self.result_storages[0])
+        return found
 
-    def writes(self) -> Iterator[int]:
-        """Yield the storages whose contents the kernel changes."""
-        if self.kernel:
-            yield from (storage for storage in self.result_storages if storage >= 0)
-        yield from self.updates()
+    def writes(self) -> list[int]:
+        """Return the storages whose contents the kernel changes."""
+        found = [storage for storage in self.result_storages if storage >= 0] if self.kernel else []
+        return found + self.updates() if self.op.writes else found
 
-    def updates(self) -> Iterator[int]:
-        """Yield the storages of the operands that the kernel writes into."""
-        if self.op.writes:
-            mask, roles = self.op.mask(self.op.writes), len(self.op.inputs)
-            for k, storage in enumerate(self.operand_storages):
-                if storage >= 0 and mask >> (k % roles if self.op.variadic else k) & 1:
-                    yield storage
+    def updates(self) -> list[int]:
+        """Return the storages of the operands that the kernel writes into."""
+        if not self.op.writes:
+            return []
+        mask, roles = self.op.mask(self.op.writes), len(self.op.inputs)
+        return [s for k, s in enumerate(self.operand_storages) if s >= 0 and mask >> k % roles & 1]
 
     @property
     def line(self) -> str:
@@ -101,6 +98,7 @@ class Notes:
 
     Attributes:
         instructions: what was run, in order.
+        geometries: what each slot that they name shows.
         number: of the capture; storages made in it have it in their row.
         slots: that died meanwhile and were put aside.
         storages: likewise.
@@ -113,6 +111,7 @@ class Notes:
 
     number: int
     instructions: list[Instruction] = field(default_factory=list)
+    geometries: dict[int, Geometry] = field(default_factory=dict)
     slots: set[int] = field(default_factory=set)
     storages: set[int] = field(default_factory=set)
     data: set[int] = field(default_factory=set)
@@ -139,6 +138,21 @@ def _note_words() -> Any:
 def _gradients() -> dict[int, int]:
     slots = machine.table("slots")
     return {int(slot): int(slots["grad"][slot]) for slot in np.flatnonzero((slots["grad"] >= 0) & (slots["refs"] > 0))}
+
+
+@contextmanager
+def collector_off() -> Iterator[None]:
+    """Keep Python's collector off: it would walk the instructions again and again while more of them are made.
+
+    It was a quarter of the time that capturing 200,000 operations took.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 @contextmanager
@@ -192,7 +206,9 @@ def _recording() -> Iterator[Notes]:
     notes.deferred = [call for call, _ in machine.deferred]
     after = _gradients()
     notes.gradients = {slot: (before.get(slot, -1), after.get(slot, -1)) for slot in before.keys() | after.keys()}
-    places, notes.instructions = _decode(words[:top])
+    with collector_off():
+        places, notes.instructions = _decode(words[:top])
+        notes.geometries = geometries_of({s for i in notes.instructions for s in i.results + i.operands if s >= 0})
     for call, place in machine.deferred:
         numbers = _numbers_of(call)
         later = notes.instructions[bisect.bisect_left(places, place) :]
@@ -237,7 +253,7 @@ def _numbers_of(call: Any) -> set[int]:
 
 def _decode(words: Any) -> tuple[list[int], list[Instruction]]:
     """Return where each note begins, and what they say."""
-    values, at = words.tolist(), 0
+    values, at = tuple(words.tolist()), 0
     places, found = [], []
     while at < len(values):
         note = values[at : at + values[at + NOTE_LENGTH]]

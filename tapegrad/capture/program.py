@@ -24,7 +24,7 @@ from tapegrad.capture.notes import Instruction, Notes
 from tapegrad.capture.passes import check_names
 from tapegrad.capture.plan import Plan, lifetimes_of, plan_memory
 from tapegrad.capture.runs import find_runs
-from tapegrad.capture.storages import classify, slot_of, storage_of
+from tapegrad.capture.storages import Storages, classify, slot_of, storage_of
 from tapegrad.kernels.fused import STRIP
 from tapegrad.native.dtypes import DTYPE_NAMES, FLOAT32, FLOAT64
 from tapegrad.runtime import replay
@@ -87,6 +87,7 @@ class Program:
         outputs: the tensors that it returned, of which a run makes copies.
         others: tensors that it can reach.
         without: names of passes to leave out; see ``PASSES``.
+        storages: of the notes, where they have been classified.
 
     Raises:
         CaptureError: a replay could not repeat the run.
@@ -99,10 +100,11 @@ class Program:
         outputs: Sequence[Tensor],
         others: Sequence[Tensor],
         without: Collection[str] = (),
+        storages: Storages | None = None,
     ) -> None:
         self.notes = notes
         self._passes = check_names(without)
-        self.storages = classify(notes, arguments)
+        self.storages = storages or classify(notes, arguments)
         if self.storages.problem:
             raise CaptureError(self.storages.problem)
         self._own = _Rows(notes)
@@ -129,7 +131,9 @@ class Program:
         runs: dict[str, Callable[[list[Instruction]], list[Instruction]]] = {
             "dead_code": lambda code: without_dead_code(code, live),
             "folding": lambda code: without_constants(code, found.constants, temporary, sizes),
-            "common": lambda code: without_repetition(code, found.temporary | found.kept, temporary),
+            "common": lambda code: without_repetition(
+                code, found.temporary | found.kept, temporary, self.notes.geometries
+            ),
             "dead_results": lambda code: without_dead_results(code, temporary),
             "gather": self._gathered,
         }
@@ -144,7 +148,7 @@ class Program:
         return given
 
     def _gathered(self, instructions: list[Instruction]) -> list[Instruction]:
-        walks = [walk_of(instruction) for instruction in instructions]
+        walks = [walk_of(instruction, self.notes.geometries) for instruction in instructions]
         order = gathered(instructions, walks)
         self._walks = [walks[k] for k in order]
         return [instructions[k] for k in order]
@@ -189,8 +193,8 @@ class Program:
                 if slot >= 0 and pairs.get(slot, -1) < 0:
                     pairs[slot] = storage
         used = set(pairs)
-        for slot in self._own.slots & used:
-            _revive(slot, self._storage_of_input.get(pairs[slot]) or pairs[slot])
+        revived = {slot: self._storage_of_input.get(pairs[slot]) or pairs[slot] for slot in self._own.slots & used}
+        _revive([*revived], [*revived.values()])
         self._own.drop_slots_but(used)
         self._own.drop_storages_but({*pairs.values()})
         argument_slots = set(self._slots)
@@ -210,9 +214,9 @@ class Program:
         rows = machine.table("storages")
         lifetimes = lifetimes_of(self.instructions, temporary)
         if "gather" not in self._passes:
-            self._walks = [walk_of(instruction) for instruction in self.instructions]
+            self._walks = [walk_of(instruction, self.notes.geometries) for instruction in self.instructions]
         if "tiles" in self._passes:
-            sums = [sum_of(instruction) for instruction in self.instructions]
+            sums = [sum_of(instruction, self.notes.geometries) for instruction in self.instructions]
             self.groups = find_groups(self._walks, lifetimes, sums=sums if "generated" in self._passes else ())
         else:
             self.groups = []
@@ -229,9 +233,9 @@ class Program:
         plan = plan_memory(lifetimes, {storage: int(rows["bytes"][storage]) for storage in lifetimes})
         self._block = np.empty(plan.size + 64, np.uint8)
         start = (self._block.ctypes.data + 63) // 64 * 64
-        for storage, offset in plan.places.items():
+        for storage in plan.places:
             machine.release_block(storage)
-            machine.table("storages")["address"][storage] = start + offset
+        rows["address"][[*plan.places]] = start + np.array([*plan.places.values()], np.int64)
         return plan
 
     # ---- words ----
@@ -442,7 +446,7 @@ class Program:
         slots, handles = machine.table("slots"), machine.table("handles")
         # what another thread does to gradients of its own meanwhile is none of this call's business
         reachable = {slot_of(tensor) for tensor in others} | {*self._slots}
-        reachable |= {slot for instruction in notes.instructions for slot, _ in instruction.places()}
+        reachable |= notes.geometries.keys()
         touched = {s for instruction in self.instructions for s in (*instruction.reads(), *instruction.writes())}
         for leaf, (before, after) in notes.gradients.items():
             if leaf not in reachable:
@@ -475,7 +479,7 @@ class Program:
         escaped = (
             {s for s in map(slot_of, self._kept) if slots["storage"][s] in storages} - gradients - {*self._outputs}
         )
-        for instruction in self.instructions:
+        for instruction in self.instructions if escaped else ():
             if escaped.intersection(instruction.results):
                 raise CaptureError(
                     f"a tensor made in the call ({instruction.op.name}, {instruction.line}) is kept somewhere after "
@@ -583,13 +587,16 @@ def _shape(slot: int) -> list[int]:
     return row["shape"][: row["ndim"]].tolist()
 
 
-def _revive(slot: int, storage: int) -> None:
-    row = machine.table("slots")[slot]
-    row["storage"], row["refs"], row["data_refs"], row["serial"] = storage, 1, 1, 0
-    row["producer"] = row["base"] = row["grad"] = row["cotangent"] = row["family"] = -1
-    row["flags"] &= CONTIGUOUS | IS_VIEW
-    if storage >= 0:
-        machine.table("storages")["refs"][storage] += 1
+def _revive(slots: list[int], storages: list[int]) -> None:
+    """Bring slots that are dead back to life, over these storages (-1 for none)."""
+    rows = machine.table("slots")
+    for name in ("producer", "base", "grad", "cotangent", "family"):
+        rows[name][slots] = -1
+    rows["storage"][slots] = storages
+    rows["refs"][slots] = rows["data_refs"][slots] = 1
+    rows["serial"][slots] = 0
+    rows["flags"][slots] &= CONTIGUOUS | IS_VIEW
+    np.add.at(machine.table("storages")["refs"], [storage for storage in storages if storage >= 0], 1)
 
 
 def _give_back_blocks(state: Any) -> None:

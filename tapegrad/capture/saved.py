@@ -554,7 +554,7 @@ class _Reader:
 
     def _check_same(self, notes: Notes) -> None:
         """Raise CheckpointError where emitting has made other instructions than the file has."""
-        made = [(i.op, i.attributes) for i in notes.instructions if i.kernel]
+        made = [(i.op, list(i.attributes)) for i in notes.instructions if i.kernel]
         self._expect(made == self._code, "its operations are not those that it would make here")
 
 

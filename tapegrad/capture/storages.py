@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+
+import numpy as np
 
 from tapegrad.capture.errors import CaptureError
+from tapegrad.capture.geometry import Geometry, geometries_of
 from tapegrad.capture.notes import Notes
 from tapegrad.runtime.handle import Tensor
 from tapegrad.runtime.machine import machine
@@ -47,20 +49,21 @@ def slot_of(tensor: Tensor) -> int:
     return int(machine.table("handles")["slot"][tensor._handle])
 
 
-def _span(row: Any) -> tuple[int, int]:
+def _span(shown: Geometry) -> tuple[int, int]:
     """Return the first and the last element of its storage that a slot shows."""
-    shape, strides = (row[name][: row["ndim"]].tolist() for name in ("shape", "strides"))
-    return int(row["offset"]), int(row["offset"]) + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+    length = sum((n - 1) * stride for n, stride in zip(shown.shape, shown.strides, strict=True))
+    return shown.offset, shown.offset + length
 
 
 def _check_spans(notes: Notes, arguments: Sequence[Tensor], inputs: Sequence[int]) -> None:
     """Raise CaptureError where memory beside an argument is touched: beside another argument lies something else."""
-    slots = machine.table("slots")
-    spans = {storage: _span(slots[slot_of(tensor)]) for storage, tensor in zip(inputs, arguments, strict=True)}
-    for instruction in notes.instructions:
+    given = [slot_of(tensor) for tensor in arguments]
+    shown = geometries_of(given)
+    spans = {storage: _span(shown[slot]) for storage, slot in zip(inputs, given, strict=True)}
+    for instruction in notes.instructions if spans else ():
         for slot, storage in instruction.places():
-            if storage in spans and slots["numel"][slot] > 0:
-                first, last = _span(slots[slot])
+            if storage in spans and notes.geometries[slot].numel > 0:
+                first, last = _span(notes.geometries[slot])
                 if first < spans[storage][0] or last > spans[storage][1]:
                     raise CaptureError(
                         f"memory beside an argument is touched ({instruction.op.name}, {instruction.line}), of the "
@@ -109,16 +112,17 @@ def classify(notes: Notes, arguments: Sequence[Tensor]) -> Storages:
     offsets = [int(machine.table("slots")["offset"][slot_of(tensor)]) for tensor in arguments]
     found = Storages([storage_of(tensor) for tensor in arguments], offsets)
     _check_spans(notes, arguments, found.inputs)
-    made_in = machine.table("storages")["made_in"]
-    refs = machine.table("storages")["refs"]
-    touched: set[int] = set()
+    rows = machine.table("storages")
+    made = set(np.flatnonzero(rows["made_in"] == notes.number).tolist())
+    inputs = set(found.inputs)
+    touched = set(inputs)
     for instruction in notes.instructions:
-        filled = set(instruction.updates()) - notes.data  # what was there before does not count: it was never set
+        filled = instruction.updates()  # what was there before does not count: it was never set
         for storage in instruction.reads():
-            if storage in touched or storage in found.inputs or storage in filled:
+            if storage in touched or (storage in filled and storage not in notes.data):
                 continue
             touched.add(storage)
-            if made_in[storage] == notes.number:
+            if storage in made:
                 found.constants.add(storage)
         for storage in instruction.writes():
             touched.add(storage)
@@ -127,22 +131,20 @@ def classify(notes: Notes, arguments: Sequence[Tensor]) -> Storages:
                     f"a tensor made of Python's data is written into ({instruction.op.name}, {instruction.line}): a "
                     "replay would not make it anew; make it with tg.zeros, tg.full or another operation, or outside"
                 )
-            if made_in[storage] != notes.number and storage not in found.inputs:
+            if storage not in made and storage not in inputs:
                 found.written.add(storage)
-    for storage in touched - found.constants - set(found.inputs):
-        if made_in[storage] != notes.number:
-            found.outside.add(storage)
-        elif storage in notes.storages:
-            found.temporary.add(storage)
-        else:
-            found.kept.add(storage)
+    results = (touched & made) - found.constants - inputs
+    found.outside = touched - made - inputs
+    found.temporary = results & notes.storages
+    found.kept = results - notes.storages
     _check_overlaps(notes, found)
     if notes.updated:
         found.problem = (
             "a learning rate schedule steps before its optimiser: call its step() after the optimiser's, or outside"
         )
-    for instruction in notes.instructions:
-        if any(storage in found.outside and refs[storage] <= 0 for storage in instruction.reads()):
+    dropped = {storage for storage in found.outside if rows["refs"][storage] <= 0}
+    for instruction in notes.instructions if dropped else ():
+        if not dropped.isdisjoint(instruction.reads()):
             found.problem = (
                 f"a value that the previous call has made is read ({instruction.op.name}, {instruction.line}) and "
                 "dropped: return it and pass it in, or write into a tensor that stays"

@@ -4,23 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from typing import Any
 
 from tapegrad.capture.notes import Instruction
-from tapegrad.runtime.machine import machine
-
-Geometry = tuple[Any, ...]
-
-
-def geometries(instructions: Sequence[Instruction]) -> dict[int, Geometry]:
-    """Return dtype, offset, shape and strides of each slot that instructions name."""
-    named = sorted({slot for i in instructions for slot in (*i.results, *i.operands) if slot >= 0})
-    rows = machine.table("slots")[named]
-    columns = [rows[name].tolist() for name in ("ndim", "dtype", "offset", "shape", "strides")]
-    return {
-        slot: (dtype, offset, tuple(shape[:ndim]), tuple(strides[:ndim]))
-        for slot, ndim, dtype, offset, shape, strides in zip(named, *columns, strict=True)
-    }
 
 
 def write_counts(instructions: Sequence[Instruction]) -> Counter[int]:
@@ -40,6 +25,6 @@ def is_pure(instruction: Instruction, made: Collection[int], counts: Counter[int
     return (
         bool(results)
         and not instruction.in_place
-        and not any(True for _ in instruction.updates())
+        and not instruction.updates()
         and all(storage in made and counts[storage] == 1 for storage in results)
     )
