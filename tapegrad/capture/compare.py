@@ -43,9 +43,8 @@ def form_of(notes: Notes, storages: Storages, outputs: Sequence[tuple[int, int]]
     words = array("q")
     for instruction in notes.instructions:
         attributes, places = instruction.attributes, [names[place] for place in instruction.places()]
-        words.extend((instruction.op.code, instruction.kernel, instruction.in_place, len(attributes), len(places)))
-        words.extend(attributes)
-        words.extend(places)
+        head = (instruction.op.code, instruction.kernel, instruction.in_place, len(attributes), len(places))
+        words.extend([*head, *attributes, *places])
     return Form(words, names.found, [names[place] for place in outputs], returned)
 
 

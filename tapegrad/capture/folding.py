@@ -28,9 +28,9 @@ def without_constants(
     counts = write_counts(instructions)
     kept = []
     for instruction in instructions:
-        results = [storage for storage in instruction.result_storages if storage >= 0]
-        small = sum(sizes[storage] for storage in results) <= MOST_BYTES
-        if small and is_pure(instruction, temporary, counts) and constants.issuperset(instruction.reads()):
+        of_constants = constants.issuperset(instruction.reads()) and is_pure(instruction, temporary, counts)
+        results = [storage for storage in instruction.result_storages if storage >= 0] if of_constants else []
+        if results and sum(sizes[storage] for storage in results) <= MOST_BYTES:
             constants.update(results)
         else:
             kept.append(instruction)

@@ -46,8 +46,8 @@ def gathered(
     touched = [({*instruction.reads()}, {*instruction.writes()}) for instruction in instructions]
     order: list[int] = []
     left = deque(range(len(instructions)))
+    run = Run(least_elements)
     while left:
-        run = Run(least_elements)
         first = left.popleft()
         if not run.add(walks[first]):
             order.append(first)
@@ -56,6 +56,7 @@ def gathered(
         before, after = _apart(members, between, touched)
         order += before + members
         left.extendleft(reversed(after))
+        run = Run(least_elements)
     return order
 
 

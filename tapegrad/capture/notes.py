@@ -62,34 +62,36 @@ class Instruction:
         """Return slot and storage of each result and operand."""
         return [*zip(self.results + self.operands, self.result_storages + self.operand_storages, strict=True)]
 
-    def reads(self) -> list[int]:
+    def reads(self) -> tuple[int, ...]:
         """Return the storages whose contents the kernel reads."""
-        found = [storage for storage in self.operand_storages if storage >= 0]
+        found = _present(self.operand_storages)
         if self.op.shape_only:
             unread = {name.lstrip("*") for name in self.op.shape_only}
             names = [name.lstrip("*") for name in self.op.inputs]
             places = enumerate(self.operand_storages)
-            found = [s for k, s in places if s >= 0 and names[k % len(names)] not in unread]
-        if self.in_place and self.op.accumulates:
-            found.append(self.result_storages[0])
-        return found
+            found = tuple([s for k, s in places if s >= 0 and names[k % len(names)] not in unread])
+        return (*found, self.result_storages[0]) if self.in_place and self.op.accumulates else found
 
-    def writes(self) -> list[int]:
+    def writes(self) -> tuple[int, ...]:
         """Return the storages whose contents the kernel changes."""
-        found = [storage for storage in self.result_storages if storage >= 0] if self.kernel else []
+        found = _present(self.result_storages) if self.kernel else ()
         return found + self.updates() if self.op.writes else found
 
-    def updates(self) -> list[int]:
+    def updates(self) -> tuple[int, ...]:
         """Return the storages of the operands that the kernel writes into."""
         if not self.op.writes:
-            return []
+            return ()
         mask, roles = self.op.mask(self.op.writes), len(self.op.inputs)
-        return [s for k, s in enumerate(self.operand_storages) if s >= 0 and mask >> k % roles & 1]
+        return tuple([s for k, s in enumerate(self.operand_storages) if s >= 0 and mask >> k % roles & 1])
 
     @property
     def line(self) -> str:
         """The line of the program that it comes from, as ``file.py:12``."""
         return site_line(self.site)
+
+
+def _present(storages: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple([storage for storage in storages if storage >= 0]) if -1 in storages else storages
 
 
 @dataclass
@@ -262,17 +264,18 @@ def _decode(words: Any) -> tuple[list[int], list[Instruction]]:
         first = FRAME_INPUTS + inputs
         storages = first + frame[4]
         places.append(at)
+        op = op_of_code(note[NOTE_OP])
         instruction = Instruction(
-            op=op_of_code(note[NOTE_OP]),
-            kind=note[NOTE_KIND],
-            kernel=note[NOTE_KERNEL],
-            in_place=bool(note[NOTE_IN_PLACE]),
-            site=note[NOTE_SITE],
-            results=frame[:MAX_OUTPUTS],
-            operands=frame[FRAME_INPUTS:first],
-            attributes=frame[first:storages],
-            result_storages=frame[storages : storages + MAX_OUTPUTS],
-            operand_storages=frame[storages + MAX_OUTPUTS : storages + MAX_OUTPUTS + inputs],
+            op,
+            note[NOTE_KIND],
+            note[NOTE_KERNEL],
+            bool(note[NOTE_IN_PLACE]),
+            note[NOTE_SITE],
+            frame[: op.outputs],
+            frame[FRAME_INPUTS:first],
+            frame[first:storages],
+            frame[storages : storages + op.outputs],
+            frame[storages + MAX_OUTPUTS : storages + MAX_OUTPUTS + inputs],
         )
         found.append(instruction)
         at += note[NOTE_LENGTH]

@@ -7,8 +7,7 @@ import inspect
 import os
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -67,8 +66,7 @@ _spare: list[tuple[Any, int, int]] = []  # small blocks and a chunk of a program
 _bytes_of_class = inspect.unwrap(class_bytes)  # as a function of Python
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """An instruction as replay has it: four words."""
 
     kind: int
@@ -269,10 +267,10 @@ class Program:
         self._addresses: list[int] = machine.table("storages")["address"].tolist()
         code = list(self._steps())
         words[replay.COUNT] = len(code)
-        words[replay.CODE] = self._memory([[s.kind, s.function, s.argument, s.extra] for s in code])
+        words[replay.CODE] = start = self._memory([step[:4] for step in code])
         for k, step in enumerate(code):
             for place, operand in enumerate((*step.operands, *step.operands[-1:])[:3], 1):
-                self._set_address(int(words[replay.CODE]) + 8 * (replay.INSTRUCTION_WORDS * k + place), operand)
+                self._note_patch(start + 8 * (replay.INSTRUCTION_WORDS * k + place), operand)
         self._set_inputs_and_outputs(words)
 
     def generate(self) -> None:
@@ -295,7 +293,7 @@ class Program:
         operands = [self._slots.get(slot, slot) for slot in instruction.operands]
         results = [self._slots.get(slot, slot) for slot in instruction.results]
         frame = [0] * FRAME_INPUTS
-        frame[:MAX_OUTPUTS] = results
+        frame[:MAX_OUTPUTS] = results + [-1] * (MAX_OUTPUTS - len(results))
         frame[FRAME_INPUT_COUNT], frame[FRAME_ATTRIBUTE_COUNT] = len(operands), len(instruction.attributes)
         return self._memory([*frame, *operands, *instruction.attributes])
 
@@ -385,8 +383,12 @@ class Program:
         return self._addresses[operand.storage] + operand.offset
 
     def _set_address(self, word: int, operand: Operand, local: int | None = None) -> None:
-        """Write an operand's address, or the number of its local buffer, into a word; note where an input's is."""
+        """Write an operand's address, or the number of its local buffer, into a word."""
         ctypes.c_int64.from_address(word).value = self._address(operand) if local is None else local
+        self._note_patch(word, operand)
+
+    def _note_patch(self, word: int, operand: Operand) -> None:
+        """Note where the address of what lies elsewhere in each run is."""
         if operand.storage in self._patches:
             self._patches[operand.storage].append((word, operand.offset))
 

@@ -177,7 +177,7 @@ class _Writer:
             instruction.op.name,
             bool(instruction.in_place),
             self._operands(instruction),
-            [self.slot(slot) for slot in instruction.results],
+            [self.slot(slot) for slot in instruction.results] + [-1] * (MAX_OUTPUTS - len(instruction.results)),
             list(instruction.attributes),
             instruction.line,
         ]

@@ -21,10 +21,7 @@ def is_pure(instruction: Instruction, made: Collection[int], counts: Counter[int
         made: the storages that the call makes.
         counts: how often each storage is written.
     """
+    if instruction.in_place or instruction.updates():
+        return False
     results = [storage for storage in instruction.result_storages if storage >= 0]
-    return (
-        bool(results)
-        and not instruction.in_place
-        and not instruction.updates()
-        and all(storage in made and counts[storage] == 1 for storage in results)
-    )
+    return bool(results) and all(storage in made and counts[storage] == 1 for storage in results)
