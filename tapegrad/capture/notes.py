@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -210,7 +211,8 @@ def _recording() -> Iterator[Notes]:
     notes.gradients = {slot: (before.get(slot, -1), after.get(slot, -1)) for slot in before.keys() | after.keys()}
     with collector_off():
         places, notes.instructions = _decode(words[:top])
-        notes.geometries = geometries_of({s for i in notes.instructions for s in i.results + i.operands if s >= 0})
+        named = set(chain.from_iterable([i.results + i.operands for i in notes.instructions]))
+        notes.geometries = geometries_of(named - {-1})
     for call, place in machine.deferred:
         numbers = _numbers_of(call)
         later = notes.instructions[bisect.bisect_left(places, place) :]
