@@ -255,9 +255,19 @@ def _numbers_of(call: Any) -> set[int]:
     return {int(rows[1][rows[0][handle]]) for handle in handles}
 
 
+def _shared(words: Any) -> Any:
+    """Return words as Python's numbers, each of those of rows one object however often it is named."""
+    small = (words >= -1) & (words < len(words))
+    limit = int(words[small].max(initial=0)) + 1
+    numbers = np.append(np.arange(limit, dtype=object), -1)
+    found = numbers[np.where(small, words, 0)]
+    found[~small] = words[~small]
+    return found
+
+
 def _decode(words: Any) -> tuple[list[int], list[Instruction]]:
     """Return where each note begins, and what they say."""
-    values, at = tuple(words.tolist()), 0
+    values, at = tuple(_shared(words).tolist()), 0
     places, found = [], []
     while at < len(values):
         note = values[at : at + values[at + NOTE_LENGTH]]
