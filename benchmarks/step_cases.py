@@ -291,7 +291,9 @@ CASES = [
     StepCase("rnn", "tanh RNN 64, 100 steps, batch 8, Adam", _recurrent("RNN"), 3),
     StepCase("lstm", "LSTM 96, 40 steps, batch 64, Adam", _recurrent("LSTM"), 1.6),
     StepCase("cnn", "digits CNN of the examples, batch 64, AdamW", cnn, 1.6, 1e-3),
-    StepCase("dcgan", "DCGAN of the examples, batch 50, Adam", dcgan, 1.5, 1e-3),
+    # Rounding alone, a sign at a leaky ReLU, grows to this: with eight seeds torch's float32 was up to 7.2e-3 from its
+    # float64 after five steps, as far as tapegrad's; tapegrad's float64 is 1e-15 from torch's.
+    StepCase("dcgan", "DCGAN of the examples, batch 50, Adam", dcgan, 1.5, 2e-2),
     StepCase("transformer", "character transformer of the examples, AdamW", transformer, 1.7),
     StepCase("pinn", "Burgers' equation of the examples, Adam", physics, 3, 1e-3),
     StepCase("function", "Rosenbrock of 50, value and gradient, float64", function, 1.5, 1e-9),

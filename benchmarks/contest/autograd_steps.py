@@ -196,6 +196,9 @@ class Autograd:
     def build(self, key: str) -> Call:
         return _BUILD[key]()
 
+    def settle(self) -> None:
+        """Steps are compiled when they are first run."""
+
     def finish(self, result: Any) -> None:
         """Steps are done when they return."""
 

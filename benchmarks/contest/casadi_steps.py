@@ -76,6 +76,9 @@ class Casadi:
         build: dict[str, Callable[[], Call]] = {"function": function, "scalars": scalars, "jacobian": jacobian}
         return build[key]()
 
+    def settle(self) -> None:
+        """Steps are compiled when they are first run."""
+
     def finish(self, result: Any) -> None:
         """Steps are done when they return."""
 

@@ -65,6 +65,7 @@ def _program(worker: Any, key: str) -> Program:
     step = tg.compile(function)
     for _ in range(3):
         step(*arguments)
+    step.variants[0].program.generate()
     return step.variants[0].program
 
 
@@ -132,18 +133,29 @@ def dispatch(worker: Any) -> dict[str, float]:
 
 
 def scalar_entries(worker: Any, operations: int) -> dict[str, float]:
-    """Return what capture, which is two calls, and replay cost of a scalar expression with its gradient, an entry."""
-    step = tg.compile(scalars(tg, [], operations // 4))
+    """Return what capture, which is two calls, replay, and replay of straight-line code cost, and what that takes to
+    compile, for a scalar expression with its gradient: an entry.
+    """
+    function = scalars(tg, [], operations // 4)
+    plain, step = tg.compile(function, without="generated"), tg.compile(function)
     x = tg.tensor(0.5, dtype=tg.float64)
     start = time.perf_counter()
     step(x)
     step(x)
     captured = time.perf_counter() - start
     entries = len(step.variants[0].program)
-    replay = _seconds(lambda: step(x), 0.02, 7)
+    plain(x)
+    plain(x)
+    replay = _seconds(lambda: plain(x), 0.02, 7)
+    start = time.perf_counter()
+    step.variants[0].program.generate()
+    generating = time.perf_counter() - start
+    straight = _seconds(lambda: step(x), 0.02, 7)
     return {
         "operations": operations,
         "entries": entries,
         "replay ns": 1e9 * replay / entries,
+        "straight ns": 1e9 * straight / entries,
         "capture us": 1e6 * captured / entries,
+        "generate us": 1e6 * generating / entries,
     }

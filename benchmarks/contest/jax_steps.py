@@ -381,6 +381,9 @@ class Jax:
         jax.config.update("jax_enable_x64", False)
         return _BUILD[key]()
 
+    def settle(self) -> None:
+        """Steps are compiled when they are first run."""
+
     def finish(self, result: Any) -> None:
         jax.block_until_ready(result)
 

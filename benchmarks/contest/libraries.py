@@ -18,6 +18,9 @@ class Library(Protocol):
     def build(self, key: str) -> Call:
         """Return what runs a workload's step; KeyError for one that is not there."""
 
+    def settle(self) -> None:
+        """Compile what else would be compiled while the workload that was built last is in use."""
+
     def finish(self, result: Any) -> None:
         """Wait until what steps have started is done."""
 

@@ -132,6 +132,9 @@ class Pytensor:
         pytensor.config.floatX = "float64" if key == "function" else "float32"
         return _BUILD[key]()
 
+    def settle(self) -> None:
+        """Steps are compiled when they are first run."""
+
     def finish(self, result: Any) -> None:
         """Steps are done when they return."""
 

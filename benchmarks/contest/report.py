@@ -137,7 +137,9 @@ def lengths(found: dict[str, Any]) -> list[str]:
             f"{row['operations']:,}",
             f"{row['entries']:,.0f}",
             f"{row['replay ns']:.2f} ns",
+            f"{row['straight ns']:.2f} ns",
             f"{row['capture us']:.1f} us",
+            f"{row['generate us']:.1f} us",
             f"{row['casadi ns']:.2f} ns" if "casadi ns" in row else "-",
         ]
         for row in figures.get("scalars", [])
@@ -146,7 +148,9 @@ def lengths(found: dict[str, Any]) -> list[str]:
         "scalar operations",
         "entries",
         "replay, an entry",
+        "replay of straight-line code",
         "the two calls that capture, an entry",
+        "to compile that code, an entry",
         "CasADi, an instruction",
     ]
     return lines + (table(header, rows) if rows else [])

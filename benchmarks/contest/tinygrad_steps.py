@@ -99,6 +99,9 @@ class Tinygrad:
     def build(self, key: str) -> Call:
         return _BUILD[key]()
 
+    def settle(self) -> None:
+        """Steps are compiled when they are first run."""
+
     def finish(self, result: Any) -> None:
         self.arrays(result)
 

@@ -32,13 +32,16 @@ class TorchLike:
         self.library.set_num_threads(threads)
         self.mode = mode
         self.reasons = _CANNOT if mode == "torch.compile" else {}
+        self._captured: Any = None
 
     def build(self, key: str) -> Call:
+        self._captured = None
         if key == "function":
             return self._function()
         step, arguments = _CASES[key].build(self.library)
         if self.mode in ("captured", "torch.compile"):
             step = self.library.compile(step)
+            self._captured = step if self.mode == "captured" else None
         return lambda: step(*arguments)
 
     def _function(self) -> Call:
@@ -54,6 +57,12 @@ class TorchLike:
             return value.item(), gradient.numpy()
 
         return run
+
+    def settle(self) -> None:
+        """Compile the loops of captured steps, which is done after some runs otherwise."""
+        for variant in self._captured.variants if self._captured is not None else ():
+            if variant.program is not None:
+                variant.program.generate()
 
     def finish(self, result: Any) -> None:
         """Steps are done when they return."""

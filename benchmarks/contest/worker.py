@@ -52,6 +52,7 @@ class Worker:
         found = []
         for _ in range(CHECKED_STEPS):
             found.append([fingerprint(array) for array in self.library.arrays(self.step())])
+        self.library.settle()
         return {"found": found, "seconds": time.perf_counter() - start}
 
     def turn(self, seconds: float, steps: int) -> dict[str, float]:
