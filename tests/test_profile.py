@@ -67,6 +67,15 @@ def test_what_is_touched_is_counted_once():
     assert (row.name, row.shape, row.bytes, row.flops) == ("add", (1000, 8), 4 * (8000 + 8000 + 8), 0)
 
 
+def test_a_product_of_rows_in_several_dimensions_is_counted():
+    weight = tg.randn(6, 7, requires_grad=True)
+    x = tg.randn(2, 3, 5, 7)
+    run = tg.compile(lambda x: tg.autograd.grad(nn.functional.linear(x, weight).sum(), weight)[0])
+    for _ in range(3):
+        run(x)
+    assert sum(row.flops for row in profile(run, x, runs=2, limits=LIMITS).rows) == 2 * 2 * 3 * 5 * 7 * 6
+
+
 def test_a_convolution_is_counted():
     weight = tg.randn(6, 3, 3, 3)
     run = tg.compile(lambda x: nn.functional.conv2d(x, weight))

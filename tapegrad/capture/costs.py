@@ -17,7 +17,6 @@ _INNER = {  # the dimension of the first operand that a product sums over
     "addmm": -1,
     "linear": -1,
     "bmm_nt": -1,
-    "mm_tn": -2,
     "bmm_tn": -2,
     "dot": -1,
 }
@@ -40,6 +39,8 @@ def flops_of(instruction: Instruction) -> int:
     result = shape_of_slot(instruction.first_result)
     if name in _INNER:
         return 2 * math.prod(result) * first[_INNER[name]]
+    if name == "mm_tn":  # over all leading dimensions
+        return 2 * math.prod(first) * result[-1]
     if name == "convolution_nd":  # each output: a kernel over its group's channels
         return 2 * math.prod(result) * math.prod(shape_of_slot(instruction.operands[1])[1:])
     if name == "convolution_transposed":
