@@ -67,6 +67,24 @@ def test_what_is_touched_is_counted_once():
     assert (row.name, row.shape, row.bytes, row.flops) == ("add", (1000, 8), 4 * (8000 + 8000 + 8), 0)
 
 
+def test_an_update_is_shown_with_what_it_writes():
+    weight = tg.ones(3, 5, requires_grad=True)
+    optimizer = tg.optim.SGD([weight], lr=0.1)
+
+    @tg.compile
+    def step(x):
+        optimizer.zero_grad()
+        (weight * x).sum().backward()
+        optimizer.step()
+
+    for _ in range(3):
+        step(tg.ones(5))
+    row = profile(step, tg.ones(5), runs=2, limits=LIMITS).rows[-1]
+    assert (row.name, row.shape, row.dtype) == ("sgd_update", (3, 5), "float32")
+    last = str(program_of(step)).splitlines()[-1]
+    assert "sgd_update(" in last and "->" not in last and "=" not in last
+
+
 def test_a_product_of_rows_in_several_dimensions_is_counted():
     weight = tg.randn(6, 7, requires_grad=True)
     x = tg.randn(2, 3, 5, 7)

@@ -56,8 +56,8 @@ class Instruction:
 
     @property
     def first_result(self) -> int:
-        """The slot of the first result that there is; -1 where there is none."""
-        return next((slot for slot in self.results if slot >= 0), -1)
+        """The slot of the first result that there is; of the first operand, where the kernel writes into those."""
+        return next((slot for slot in (*self.results, *self.operands) if slot >= 0), -1)
 
     def places(self) -> list[tuple[int, int]]:
         """Return slot and storage of each result and operand."""

@@ -184,6 +184,9 @@ def _raise(status: int) -> None:
         raise_status(status)
 
 
+_NAMED = 24  # operations of a step, in its name
+
+
 def rows_of(program: Program, times: Sequence[float]) -> list[Row]:
     """Return the rows of a profile."""
     rows = []
@@ -191,7 +194,8 @@ def rows_of(program: Program, times: Sequence[float]) -> list[Row]:
         members = program.instructions[first:end]
         last = members[-1]
         slot = program.slot(last.first_result)
-        name = members[0].op.name if len(members) == 1 else " + ".join(m.op.name for m in members)
+        name = " + ".join(member.op.name for member in members[:_NAMED])
+        name += f" + {len(members) - _NAMED} more" if len(members) > _NAMED else ""
         code = int(machine.table("slots")["dtype"][slot])
         rows.append(
             Row(

@@ -573,9 +573,12 @@ class Program:
     def _text(self, instruction: Instruction) -> str:
         results = ", ".join(f"%{s}" for s in instruction.results if s >= 0)
         operands = ", ".join(f"%{s} {_shape(self._slots.get(s, s))}" for s in instruction.operands if s >= 0)
+        call = f"{instruction.op.name}({operands})"
+        if not results:  # an update, which writes into its operands
+            return f"{call}  {instruction.line}"
         row = machine.table("slots")[self.slot(instruction.first_result)]
         result = f"{DTYPE_NAMES[int(row['dtype'])]} {row['shape'][: row['ndim']].tolist()}"
-        return f"{results} = {instruction.op.name}({operands}) -> {result}  {instruction.line}"
+        return f"{results} = {call} -> {result}  {instruction.line}"
 
 
 def _marks(group: Group) -> Iterator[tuple[int, str]]:
