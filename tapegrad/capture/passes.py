@@ -11,7 +11,7 @@ PASSES = {
     "common": "compute the same value only once",
     "gather": "bring elementwise instructions of one length together",
     "tiles": "run groups of them tile by tile",
-    "generated": "compile loops for such groups, and code for runs of operations on single numbers, where they run often",
+    "generated": "compile loops for such groups, and code for runs of single numbers, where they run often",
 }
 
 
