@@ -16,7 +16,7 @@ def without_dead_code(instructions: list[Instruction], live: set[int]) -> list[I
     """
     needed, kept = set(live), []
     for instruction in reversed(instructions):
-        if instruction.kernel and any(storage in needed for storage in instruction.writes()):
+        if instruction.kernel and not needed.isdisjoint(instruction.writes()):
             needed.update(instruction.reads())
             kept.append(instruction)
     return kept[::-1]

@@ -6,6 +6,7 @@ never written to memory: it lies in a local buffer as long as a tile.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -39,15 +40,11 @@ class Operand(NamedTuple):
 
 
 class Walk(NamedTuple):
-    """An elementwise instruction that walks contiguous elements: how many, its result and its operands."""
+    """An elementwise instruction that walks contiguous elements: how many, its result and operands, their dtypes."""
 
     total: int
     operands: tuple[Operand, ...]
-
-    @property
-    def dtypes(self) -> set[int]:
-        """The dtypes of result and operands."""
-        return {operand.dtype for operand in self.operands}
+    dtypes: frozenset[int]
 
     @property
     def in_place(self) -> bool:
@@ -152,7 +149,12 @@ def walk_of(instruction: Instruction, geometries: Mapping[int, Geometry]) -> Wal
         if not same and not shown.single:
             return None
         found.append(_operand(storage, shown, 0 if shown.single and (result.numel > 1 or not same) else 1))
-    return Walk(result.numel, tuple(found))
+    return Walk(result.numel, tuple(found), _set_of(tuple([operand.dtype for operand in found])))
+
+
+@functools.cache
+def _set_of(dtypes: tuple[int, ...]) -> frozenset[int]:
+    return frozenset(dtypes)  # one object for all walks of these dtypes
 
 
 def _operand(storage: int, shown: Geometry, stride: int) -> Operand:
@@ -197,7 +199,9 @@ def find_groups(
         if run.add(walk):
             continue
         count = len(run.walks)
-        found = _sums_of(run.walks, sums[k : k + MAX_SUMS]) if count else []
+        if count == 0:
+            continue
+        found = _sums_of(run.walks, sums[k : k + MAX_SUMS])
         if count > 1 or found:
             groups.append(Group(k - count, k - 1, run.walks, found))
         run = Run(least_elements)

@@ -6,8 +6,9 @@ sum of a loss from between the operations of its forward and its backward sweep.
 
 from __future__ import annotations
 
+import functools
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tapegrad.capture.fusion import LEAST_ELEMENTS, Run, Walk
 from tapegrad.capture.notes import Instruction
@@ -43,7 +44,7 @@ def gathered(
         walks: of the instructions, where they walk contiguous elements.
         least_elements: how many a group must walk.
     """
-    touched = [({*instruction.reads()}, {*instruction.writes()}) for instruction in instructions]
+    touched = functools.cache(lambda k: ({*instructions[k].reads()}, {*instructions[k].writes()}))
     order: list[int] = []
     left = deque(range(len(instructions)))
     run = Run(least_elements)
@@ -61,7 +62,11 @@ def gathered(
 
 
 def _look_ahead(
-    run: Run, first: int, left: deque[int], walks: Sequence[Walk | None], touched: Sequence[tuple[set[int], set[int]]]
+    run: Run,
+    first: int,
+    left: deque[int],
+    walks: Sequence[Walk | None],
+    touched: Callable[[int], tuple[set[int], set[int]]],
 ) -> tuple[list[int], list[int]]:
     """Take the members of a run, and what stands between them, out of what is left."""
     members = [first]
@@ -70,29 +75,29 @@ def _look_ahead(
     passed = _Touched()  # by what is not in the run: a member that conflicts with it cannot move in front of it
     while left and len(skipped) < _AHEAD:
         k = left.popleft()
-        if not passed.conflicts(*touched[k]) and run.add(walks[k]):
+        if not passed.conflicts(*touched(k)) and run.add(walks[k]):
             members.append(k)
             between += skipped
             skipped = []
         else:
             skipped.append(k)
-            passed.add(*touched[k])
+            passed.add(*touched(k))
     left.extendleft(reversed(skipped))
     return members, between
 
 
 def _apart(
-    members: Sequence[int], between: Sequence[int], touched: Sequence[tuple[set[int], set[int]]]
+    members: Sequence[int], between: Sequence[int], touched: Callable[[int], tuple[set[int], set[int]]]
 ) -> tuple[list[int], list[int]]:
     """Sort what stands between the members of a run into what moves in front of it and what moves behind it."""
     before, after = [], []
     group = _Touched()
     for k in members:
-        group.add(*touched[k])
+        group.add(*touched(k))
     for k in between:
-        if group.conflicts(*touched[k]):
+        if group.conflicts(*touched(k)):
             after.append(k)
-            group.add(*touched[k])
+            group.add(*touched(k))
         else:
             before.append(k)
     return before, after

@@ -268,7 +268,7 @@ class Program:
         code = list(self._steps())
         words[replay.COUNT] = len(code)
         words[replay.CODE] = start = self._memory([step[:4] for step in code])
-        for k, step in enumerate(code):
+        for k, step in enumerate(code if self._patches else ()):
             for place, operand in enumerate((*step.operands, *step.operands[-1:])[:3], 1):
                 self._note_patch(start + 8 * (replay.INSTRUCTION_WORDS * k + place), operand)
         self._set_inputs_and_outputs(words)

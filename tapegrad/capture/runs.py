@@ -31,7 +31,7 @@ def find_runs(
     """
     found = []
     first = 0
-    kind: set[int] | None = None
+    kind: frozenset[int] | None = None
     for k, walk in enumerate([*walks, None]):
         mine = walk.dtypes if walk is not None and walk.total == 1 and walk.dtypes in _FLOATS else None
         if mine is not None and instructions[k].op.formula is None:

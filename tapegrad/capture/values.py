@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from itertools import chain
 
 from tapegrad.capture.notes import Instruction
 
 
 def write_counts(instructions: Sequence[Instruction]) -> Counter[int]:
     """Return how often each storage is written."""
-    return Counter(storage for instruction in instructions for storage in instruction.writes())
+    return Counter(chain.from_iterable([instruction.writes() for instruction in instructions]))
 
 
 def is_pure(instruction: Instruction, made: Collection[int], counts: Counter[int]) -> bool:
