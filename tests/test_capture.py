@@ -837,3 +837,27 @@ def test_captures_that_are_dropped_leave_no_memory_behind():
     captures(300)
     assert mapped()["VmData:"] - before["VmData:"] < 50 << 10  # KiB: a chunk each would be 300 MiB
     assert int(machine.state["slots_top"]) < rows + 100
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_the_collector_is_afterwards_as_before(on):
+    """Capturing turns it off, since it would walk the instructions again and again; what raises turns it on again."""
+
+    def escapes(x):
+        kept.append(x * 2)
+
+    kept = []
+    before = gc.isenabled()
+    try:
+        (gc.enable if on else gc.disable)()
+        captured = tg.compile(lambda x: x * 2)
+        for _ in range(3):
+            captured(tg.ones(3))
+            assert gc.isenabled() == on
+        captured = tg.compile(escapes)
+        with pytest.raises(CaptureError):
+            for _ in range(20):
+                captured(tg.ones(3))
+        assert gc.isenabled() == on
+    finally:
+        (gc.enable if before else gc.disable)()

@@ -1,8 +1,10 @@
-"""Cost against length: of the tape, from 10 to 10^6 entries, and of models. It has to be a straight line.
+"""Cost against length: of the tape, from 10 to 10^6 entries, of captures and of models. It has to be a straight line.
 
 The times are fitted by a + b n. What is shown is the exponent of the growth and the largest distance from the line;
 where the exponent is above 1.15 the benchmark fails, as it would at 2 if anything walked a list for each entry.
 """
+
+import timeit
 
 import measuring
 import numpy as np
@@ -10,6 +12,7 @@ import numpy as np
 import tapegrad as tg
 
 TAPE = [10, 100, 1_000, 10_000, 100_000, 1_000_000]
+CAPTURED = [100, 1_000, 10_000, 50_000]  # operations
 DEPTHS = [1, 2, 4, 8, 16, 32, 64, 128, 256]
 WIDTH = 16  # of layers: 256 of them, with gradients and Adam's moments, still fit the second-level cache
 STEEPEST = 1.15
@@ -62,6 +65,22 @@ def _perceptron(depth, captured):
     return tg.compile(step) if captured else step
 
 
+def _capture(length):
+    """Make a program of about so many operations, of two noted calls."""
+    x = tg.tensor(0.5, requires_grad=True)
+
+    def step():
+        y = x
+        for _ in range(length // 4):  # a sine and a product, and their derivatives
+            y = tg.sin(y) * x
+        return tg.autograd.grad(y, x)
+
+    captured = tg.compile(step)
+    captured()
+    captured()
+    return captured.variants[0].program
+
+
 class Tape:
     """Recording, sweeping and freeing entries."""
 
@@ -81,6 +100,29 @@ class Tape:
 
     def track_distance_from_a_line(self, found, what):
         return found[what][1]
+
+
+class Capture:
+    """The two calls of a captured function that are noted, and the making of its program."""
+
+    timeout = 600
+
+    def setup_cache(self):
+        times = [
+            min(timeit.repeat(lambda n=n: _capture(n), timer=measuring.PROCESSOR, number=1, repeat=5)) for n in CAPTURED
+        ]
+        return *straight_line(CAPTURED, times), measuring.four_digits(1e6 * times[-1] / len(_capture(CAPTURED[-1])))
+
+    def track_exponent(self, found):
+        return found[0]
+
+    def track_distance_from_a_line(self, found):
+        return found[1]
+
+    def track_microseconds_per_operation(self, found):
+        return found[2]
+
+    track_microseconds_per_operation.unit = "us"
 
 
 class Model:
@@ -104,5 +146,5 @@ class Model:
         return found[how][1]
 
 
-for _class in (Tape, Model):
+for _class in (Tape, Capture, Model):
     _class.track_exponent.unit, _class.track_distance_from_a_line.unit = "", "relative"

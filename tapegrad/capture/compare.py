@@ -57,6 +57,7 @@ class _Names(dict[tuple[int, int], int]):
         self._inputs = dict(zip(storages.inputs, enumerate(storages.offsets), strict=True))
         self._outside, self._constants = storages.outside | storages.written, storages.constants
         self._made: dict[int, int] = {}
+        self._storages = machine.table("storages")
 
     def __missing__(self, place: tuple[int, int]) -> int:
         self[place] = len(self.found)
@@ -73,13 +74,12 @@ class _Names(dict[tuple[int, int], int]):
         if storage in self._outside:
             return "outside", storage, geometry
         if storage in self._constants:
-            return "constant", _bytes(storage), geometry
+            return "constant", self._bytes(storage), geometry
         return "made", self._made.setdefault(storage, len(self._made)), geometry
 
-
-def _bytes(storage: int) -> bytes:
-    row = machine.table("storages")[storage]
-    return ctypes.string_at(int(row["address"]), int(row["bytes"]))
+    def _bytes(self, storage: int) -> bytes:
+        row = self._storages[storage]
+        return ctypes.string_at(int(row["address"]), int(row["bytes"]))
 
 
 def first_difference(before: Form, now: Form, notes: Notes) -> str:
