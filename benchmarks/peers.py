@@ -182,6 +182,17 @@ def run_figures(options: argparse.Namespace, names: list[str], caches: dict[str,
         team.stop()
 
 
+def check_ours(options: argparse.Namespace, caches: dict[str, str]) -> None:
+    """Exit where tapegrad itself does not start: there is nothing to compare."""
+    team = Team(options, 1, [OURS[0]], caches)
+    try:
+        team.ready()
+    finally:
+        team.stop()
+    if team.broken:
+        sys.exit(f"tapegrad does not start ({team.broken[OURS[0]]}): install it with 'pip install .' from the checkout")
+
+
 def write(found: dict[str, Any], folder: Path) -> None:
     """Write the three files; called after each part, so that what there is survives whatever comes."""
     (folder / "peers.json").write_text(json.dumps(found, indent=1))
@@ -211,6 +222,7 @@ def main() -> None:
         "contestants": names, "absent": absent, "packages": installed,
         "threads": {}, "limits": {}, "figures": {}, "starts": {},
     }  # fmt: skip
+    check_ours(options, caches)
     announce(f"contestants: {', '.join(names)}; absent: {', '.join(absent) or 'none'}")
     for threads in map(int, options.threads.split(",")):
         run_threads(options, threads, names, caches, found)
