@@ -467,7 +467,8 @@ class _Reader:
             self._expect(isinstance(numbers, list) and all(type(n) is int for n in numbers), f"{name}: no list of ints")
         self._expect(type(in_place) is bool and all(abs(n) < 2**63 for n in attributes), f"{name}: malformed")
         self._expect(len(results) == MAX_OUTPUTS, f"{name}: the number of results")
-        whole = len(operands) % len(op.inputs) == 0 if op.variadic else _has_all(op, len(operands))
+        fewest = len(op.inputs) if op.fewest is None else op.fewest
+        whole = len(operands) % len(op.inputs) == 0 if op.variadic else fewest <= len(operands) <= len(op.inputs)
         self._expect(whole and len(operands) <= _MAX_OPERANDS, f"{name}: {len(operands)} operands")
         absent = {op.inputs[k % len(op.inputs)] for k, number in enumerate(operands) if number == -1}
         needed = sorted(absent.difference(op.optional))
@@ -556,11 +557,6 @@ class _Reader:
         """Raise CheckpointError where emitting has made other instructions than the file has."""
         made = [(i.op, list(i.attributes)) for i in notes.instructions if i.kernel]
         self._expect(made == self._code, "its operations are not those that it would make here")
-
-
-def _has_all(op: Op, count: int) -> bool:
-    """Return whether an op may have so many operands: those that it may do without may be missing at the end."""
-    return count <= len(op.inputs) and set(op.optional).issuperset(op.inputs[count:])
 
 
 def _is_size(value: Any) -> bool:

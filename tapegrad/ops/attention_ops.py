@@ -357,7 +357,7 @@ def _fit(query: int, key: int, value: int | None, mask: int | None = None, rest:
         m = None if mask is None else given(x, mask)
         of_one = all(needed(x, at).dtype == q.dtype for at in (key, *rest)) and v.dtype == q.dtype
         masks = m is None or m.dtype in (BOOL, q.dtype)
-        few = is_few(*q.shape[:3], v.shape[3]) and is_few(*q.shape[:3], k.shape[2])
+        few = is_few(*q.shape[:3], k.shape[2] if value is None else v.shape[3])
         return of_one and masks and few and q.dtype >= FLOAT32 and is_fused(q.shape[3], v.shape[3], q.dtype)
 
     return rule

@@ -498,6 +498,7 @@ def _declare(
             name=name,
             inputs=inputs,
             optional=("bias",),
+            fewest=2 if "bias" in inputs else None,
             kind=GENERAL,
             infer=infer,
             valid=valid,

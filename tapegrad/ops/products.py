@@ -14,7 +14,7 @@ from tapegrad.native.dtypes import ITEM_BYTES, POINTERS
 from tapegrad.native.pointers import int64_at, stack_words
 from tapegrad.ops.addresses import threaded_gemm
 from tapegrad.ops.registry import NUMBERS, Op, declare
-from tapegrad.ops.validity import Attributes, Operands, broadcast, is_few, needed
+from tapegrad.ops.validity import Rule, Shape, broadcast, is_few, needed
 from tapegrad.runtime.layout import (
     BAD_ARGUMENT,
     GENERAL,
@@ -337,26 +337,32 @@ def _dot_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     return kernel
 
 
-def _makes_product(x: Operands, a: Attributes) -> bool:
-    """No operand is absent but those at the end; no product of these shapes has too many elements."""
-    if None in x:
-        return False
-    first, second = needed(x, 0).shape, needed(x, 1).shape
-    return is_few(*broadcast(first[:-2], second[:-2]), *[max(n, 1) for n in (*first[-2:], *second[-2:])])
+def _makes(shape: Callable[[Shape, Shape], Shape]) -> Rule:
+    """No operand is absent but those at the end, and the result, of a shape by those of two, is not too large."""
+    return lambda x, a: None not in x and is_few(*shape(needed(x, 0).shape, needed(x, 1).shape))
 
 
-def _product(name: str, infer: Callable[..., int], kernel: Any, vjp: Any, reference: Any, math: str, **more: Any) -> Op:
+def _product(
+    name: str,
+    infer: Callable[..., int],
+    kernel: Any,
+    vjp: Any,
+    reference: Any,
+    math: str,
+    shape: Callable[[Shape, Shape], Shape],
+    **more: Any,
+) -> Op:
     """Declare a product of two operands (and an addend) whose dtypes are one: it compares them itself."""
     inputs = more.pop("inputs", ("input", "mat2"))
     return declare(
         Op(
             name=name,
             inputs=inputs,
-            optional=("bias",),
+            fewest=2 if "bias" in inputs else None,
             kind=GENERAL,
             dtypes=NUMBERS,
             infer=infer,
-            valid=_makes_product,
+            valid=_makes(shape),
             kernel=kernel,
             vjp=vjp,
             unpromoted=inputs[1:],
@@ -379,6 +385,7 @@ MM = _product(
     lambda g, y, x, w: (g.linear(w), x.mm_tn(g)),
     lambda x, w: x @ w,
     "x w",
+    lambda x, w: (*x[:-1], w[-1]),
     samples=lambda make: [((make(3, 4), make(4, 2)),), ((make(1, 3), make(3, 1)),), ((make(0, 3), make(3, 2)),)],
 )
 ADDMM = _product(
@@ -388,6 +395,7 @@ ADDMM = _product(
     lambda g, y, x, w, c: (g.linear(w), x.mm_tn(g), g),
     lambda c, x, w: c + x @ w,
     "c + x w",
+    lambda x, w: (*x[:-1], w[-1]),
     inputs=("mat1", "mat2", "input"),
     samples=lambda make: [((make(3, 2), make(3, 4), make(4, 2)),), ((make(3, 1), make(3, 4), make(4, 2)),)],
 )
@@ -398,6 +406,7 @@ LINEAR = _product(
     lambda g, y, x, w, c: (g.mm(w), g.mm_tn(x), g),
     lambda x, w, c=0: x @ w.T + c,
     "x w^T + c",
+    lambda x, w: (*x[:-1], w[0]),
     inputs=("input", "weight", "bias"),
     samples=lambda make: [
         ((make(3, 4), make(2, 4), make(2)),),
@@ -412,6 +421,7 @@ MM_TN = _product(
     lambda g, y, x, w: (w.linear(g), x.mm(g)),
     _fold_tn,
     "x^T w, summed over the leading dimensions",
+    lambda x, w: (x[-1], w[-1]),
     samples=lambda make: [((make(3, 4), make(3, 2)),), ((make(2, 3, 4), make(2, 3, 5)),), ((make(4), make(2)),)],
 )
 BMM = _product(
@@ -421,6 +431,7 @@ BMM = _product(
     lambda g, y, x, w: (g.bmm_nt(w), x.bmm_tn(g)),
     lambda x, w: x @ w,
     "x w, by batches",
+    lambda x, w: (*broadcast(x[:-2], w[:-2]), x[-2], w[-1]),
     samples=lambda make: [((make(2, 3, 4), make(2, 4, 2)),)],
 )
 BMM_NT = _product(
@@ -430,6 +441,7 @@ BMM_NT = _product(
     lambda g, y, x, w: (g.bmm(w), g.bmm_tn(x)),
     lambda x, w: x @ np.swapaxes(w, -1, -2),
     "x w^T, by batches",
+    lambda x, w: (*broadcast(x[:-2], w[:-2]), x[-2], w[-2]),
     samples=lambda make: [((make(2, 3, 4), make(2, 2, 4)),), ((make(2, 3, 4), make(2, 4)),)],
 )
 BMM_TN = _product(
@@ -439,6 +451,7 @@ BMM_TN = _product(
     lambda g, y, x, w: (w.bmm_nt(g), x.bmm(g)),
     lambda x, w: np.swapaxes(x, -1, -2) @ w,
     "x^T w, by batches",
+    lambda x, w: (*broadcast(x[:-2], w[:-2]), x[-1], w[-1]),
     samples=lambda make: [((make(2, 4, 3), make(2, 4, 2)),), ((make(5, 1, 4, 3), make(2, 4, 2)),)],
 )
 DOT = _product(
@@ -448,6 +461,7 @@ DOT = _product(
     lambda g, y, x, w: (g * w, g * x),
     np.dot,
     "sum of x w",
+    lambda x, w: (),
     inputs=("input", "tensor"),
     samples=lambda make: [((make(5), make(5)),), ((make(0), make(0)),)],
 )

@@ -66,6 +66,7 @@ class Op:
         infer: the shape rule ``infer(st, frame)`` of an op that is not elementwise.
         vjp: the gradient rule.
         optional: names of operands that may be absent.
+        fewest: how many operands there are at least, where the last ones may be left out; by default all.
         shape_only: names of operands whose values neither kernel nor rule read.
         unpromoted: names of operands that keep their dtype.
         contiguous: names of operands that the kernel needs in row-major order.
@@ -96,6 +97,7 @@ class Op:
     infer: Callable[..., int] | None = None
     vjp: Callable[..., Any] | None = None
     optional: tuple[str, ...] = ()
+    fewest: int | None = None
     shape_only: tuple[str, ...] = ()
     unpromoted: tuple[str, ...] = ()
     contiguous: tuple[str, ...] = ()
