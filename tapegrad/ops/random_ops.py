@@ -15,7 +15,7 @@ from tapegrad.native.cache import jit
 from tapegrad.native.dtypes import DTYPE_NAMES, INT64, ITEM_BYTES, POINTERS, SCALARS
 from tapegrad.native.pointers import float64_from_bits, int64_at, pointer_to, stack_words
 from tapegrad.ops.registry import ALL_DTYPES, FLOATS, OF_ENTRY, Op, declare
-from tapegrad.ops.validity import Attributes, Operands, attributes, every, int64, is_few, needed, with_numel
+from tapegrad.ops.validity import Attributes, Operands, attributes, every, generator, is_few, needed
 from tapegrad.runtime.blocks import give_block, size_class, take_block
 from tapegrad.runtime.layout import (
     BAD_ARGUMENT,
@@ -66,7 +66,6 @@ def _lengths(x: Operands, a: Attributes) -> bool:
     return is_few(*shape[:-1], a[0]) and (a[1] != 0 or a[0] <= shape[-1])
 
 
-_STATE = every(int64(1), with_numel(lambda x, a: 2, 1), lambda x, a: needed(x, 1).contiguous)
 DRAWS = "draws random numbers: tests/test_random.py, and their kernels tests/test_philox.py"
 
 
@@ -127,7 +126,7 @@ def _fill(name: str, kernel: Any, dtypes: int, math: str) -> Op:
             kind=GENERAL,
             dtypes=dtypes,
             infer=like_first,
-            valid=every(attributes(1), _STATE),
+            valid=every(attributes(1), generator(1)),
             kernel=kernel,
             vjp=lambda g, y, x, state: (g.zeros_like(), None),  # what was there before does not count any more
             shape_only=("input",),
@@ -179,7 +178,7 @@ def _bernoulli_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
 BERNOULLI_EACH = declare(
     Op(
         name="bernoulli",
-        valid=_STATE,
+        valid=generator(1),
         inputs=("input", "state"),
         kind=GENERAL,
         dtypes=FLOATS,
@@ -222,7 +221,7 @@ def _randperm_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
 RANDPERM = declare(
     Op(
         name="randperm",
-        valid=every(int64(0), with_numel(lambda x, a: 2, 0), lambda x, a: len(a) >= 1 and is_few(a[0])),
+        valid=every(generator(0), lambda x, a: len(a) >= 1 and is_few(a[0])),
         inputs=("state",),
         kind=GENERAL,
         dtypes=1 << INT64,
@@ -276,7 +275,7 @@ def _multinomial_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
 MULTINOMIAL = declare(
     Op(
         name="multinomial",
-        valid=every(_STATE, _lengths),
+        valid=every(generator(1), _lengths),
         inputs=("input", "state"),
         kind=GENERAL,
         result=TO_INT64,
@@ -370,7 +369,7 @@ def _dropout_mask_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
 DROPOUT = declare(
     Op(
         name="dropout",
-        valid=every(attributes(1), _STATE),
+        valid=every(attributes(1), generator(1)),
         inputs=("input", "state"),
         kind=GENERAL,
         dtypes=FLOATS,
@@ -389,7 +388,7 @@ DROPOUT = declare(
 declare(
     Op(
         name="dropout_mask",
-        valid=every(attributes(1), _STATE),
+        valid=every(attributes(1), generator(1)),
         inputs=("input", "mark"),
         kind=GENERAL,
         dtypes=FLOATS,

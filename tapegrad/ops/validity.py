@@ -118,6 +118,16 @@ def int64(*at: int) -> Rule:
     return lambda x, a: all(found is None or found.dtype == INT64 for found in (given(x, k) for k in at))
 
 
+def generator(at: int) -> Rule:
+    """An operand, if it is there, is the state of a generator of random numbers."""
+
+    def rule(x: Operands, a: Attributes) -> bool:
+        state = given(x, at)
+        return state is None or (state.dtype == INT64 and state.shape == (2,) and state.contiguous)
+
+    return rule
+
+
 def one_dtype(*at: int) -> Rule:
     """Operands have one dtype."""
     return lambda x, a: len({found.dtype for found in (given(x, k) for k in at) if found is not None}) == 1
