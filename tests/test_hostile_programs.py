@@ -31,7 +31,7 @@ TRIED = [
     "dot_rows", "plane_gather", "plane_scatter", "index_backward", "diagonal_backward", "unfold_backward",
     "cat_block", "stack_block", "as_strided_scatter", "pad_constant", "tie_weights", "place_last", "channel_sum",
     "channel_fill", "unfold_windows", "gather_backward", "scatter_multiply", "sum_by_index",
-    "norm_rows", "ce_gradient", "mm_tn", "max_unpool", "flat_index",
+    "norm_rows", "resample", "ce_gradient", "mm_tn", "max_unpool", "flat_index",
 ]  # fmt: skip
 SIZES = (0, 1, 2, 3, 5, 8, 17, 64, 257)
 NUMBERS = (-(2**62), -(2**31), -7, -1, 0, 1, 2, 3, 4, 5, 8, 1000, 2**31, 2**40, 2**62, 4607182418800017408)
