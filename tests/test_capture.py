@@ -846,6 +846,10 @@ def test_the_collector_is_afterwards_as_before(on):
     def escapes(x):
         kept.append(x * 2)
 
+    def call_often(captured):
+        for _ in range(20):
+            captured(tg.ones(3))
+
     kept = []
     before = gc.isenabled()
     try:
@@ -856,8 +860,7 @@ def test_the_collector_is_afterwards_as_before(on):
             assert gc.isenabled() == on
         captured = tg.compile(escapes)
         with pytest.raises(CaptureError):
-            for _ in range(20):
-                captured(tg.ones(3))
+            call_often(captured)
         assert gc.isenabled() == on
     finally:
         (gc.enable if before else gc.disable)()

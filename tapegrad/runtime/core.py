@@ -25,7 +25,8 @@ from tapegrad.runtime.entry_points import ENTRY_POINTS
 from tapegrad.runtime.guard_entries import GUARD_ENTRY_POINTS
 from tapegrad.runtime.native_calls import call_program, call_scalar
 from tapegrad.runtime.python_entries import PYTHON_ENTRY_POINTS
-from tapegrad.runtime.replay import REPLAY_ENTRY_POINTS, run_program, run_steps
+from tapegrad.runtime.replay import run_program, run_steps
+from tapegrad.runtime.replay_calls import REPLAY_ENTRY_POINTS
 from tapegrad.runtime.sweep import sweep
 from tapegrad.runtime.sweep_entries import SWEEP_ENTRY_POINTS
 from tapegrad.runtime.value_entries import VALUE_ENTRY_POINTS

@@ -39,11 +39,10 @@ from tapegrad.runtime.replay import (
     STATE_BLOCK,
     WRITTEN,
     WRITTEN_COUNT,
-    bind_input,
     hold,
     let_go,
-    put_gradients,
 )
+from tapegrad.runtime.replay_calls import bind_input, put_gradients
 
 SHARED_MEMORY = -105  # an input shares memory with another, or with what the program writes
 
