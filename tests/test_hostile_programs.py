@@ -216,6 +216,14 @@ def test_an_op_that_writes_over_its_own_indices_is_refused():
         SavedProgram(content, "forged.tgp")
 
 
+def test_a_random_fill_is_saved_and_loaded(tmp_path):
+    run = tg.compile(lambda x: x * tg.rand(3))
+    for _ in range(4):
+        run(tg.ones(3))
+    save_program(run, tmp_path / "fill.tgp")
+    assert tg.load_program(tmp_path / "fill.tgp")(tg.ones(3))[0].tolist() == run(tg.ones(3)).tolist()
+
+
 def test_tables_that_the_program_writes_to_are_refused():
     (x, rows, *rest), attributes = instructions(registry["resample"])[0]
     content = content_of("resample", [x, rows, *rest], attributes)

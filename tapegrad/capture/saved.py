@@ -498,7 +498,7 @@ class _Reader:
         if step.in_place and op.kind == GENERAL and not op.accumulates:
             target, number = self._operand(step.results[0]), step.results[0]
             self._expect(target is not None and target.contiguous, f"{op.name}: it writes in place what has gaps")
-            shared = [self._storage_of(other) for other in step.operands if other not in (number, -1)]
+            shared = [self._storage_of(other) for other in step.operands[1:] if other not in (number, -1)]
             self._expect(self._storage_of(number) not in shared, f"{op.name}: it writes in place what it reads")
 
     def _emit(self, step: Step) -> None:

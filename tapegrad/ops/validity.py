@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from tapegrad.native.dtypes import FLOAT32, INT64
 
-MOST_ELEMENTS = 1 << 31  # of a tensor in a file, and of what an op makes there
+MOST_ELEMENTS = (1 << 31) - 1  # of a tensor in a file, and of what an op makes there
 Shape = tuple[int, ...]
 
 
