@@ -449,7 +449,10 @@ class _Reader:
                     self._roots[place.storage] = self._views[number]
                     return self._views[number]
                 self._roots[place.storage] = wrap(_made(machine.new_tensor(place.dtype, count)))
-            self._views[number] = self._view(self._roots[place.storage], place)
+            root = self._roots[place.storage]
+            whole = tuple(root.shape) == place.shape and place.is_whole(math.prod(place.shape))
+            same = whole and machine.dtype_of(root._handle) == place.dtype
+            self._views[number] = root if same else self._view(root, place)  # see above: no view where none is needed
         return self._views[number]
 
     def _storage_of(self, number: int) -> int:
