@@ -168,6 +168,7 @@ def start(quick: bool) -> None:
     code = "import time; t = time.perf_counter(); import tapegrad; print(time.perf_counter() - t)"
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "TAPEGRAD_CACHE_DIR": f"{folder}/cache"}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # importing would compile the sources each time
         for attempt in ("first start", "second start"):
             command = [sys.executable, "-m", "tapegrad", "demo", "--epochs", "1", "--out", f"{folder}/{attempt}"]
             output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout

@@ -63,4 +63,5 @@ CONTESTANTS = {
 }
 OURS = ("tapegrad", "tapegrad, uncaptured")
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-SLOWING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # leftovers of old machines that slow down current OpenBLAS
+# leftovers of old machines that slow down current OpenBLAS; what has Python compile sources at each import
+SLOWING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "PYTHONDONTWRITEBYTECODE")

@@ -41,7 +41,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
 
 
 def _panel(axes: Any, cases: dict[str, Any], peers: list[str]) -> None:
-    labels = [case["name"].split(",")[0] for case in cases.values()]
+    labels = [case["name"].split(", ")[0] for case in cases.values()]
     for k, name in enumerate(peers):
         points = []
         for place, case in enumerate(cases.values()):
