@@ -451,6 +451,7 @@ class _Reader:
                 self._roots[place.storage] = wrap(_made(machine.new_tensor(place.dtype, count)))
             root = self._roots[place.storage]
             whole = tuple(root.shape) == place.shape and place.is_whole(math.prod(place.shape))
+            whole = whole and self._storages[place.storage]["role"] == "made"
             same = whole and machine.dtype_of(root._handle) == place.dtype
             self._views[number] = root if same else self._view(root, place)  # see above: no view where none is needed
         return self._views[number]
