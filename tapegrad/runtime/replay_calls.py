@@ -271,7 +271,6 @@ def _make_outputs(st, program):
     head = int64_at(program)
     for k in range(head[OUTPUT_COUNT]):
         output = _output(head, k)
-        output[OUTPUT_HANDLE] = -1
         if output[OUTPUT_ADDRESS] == 0:
             continue
         handle = _new_output(st, output[OUTPUT_SLOT])
@@ -311,15 +310,18 @@ def _give_up_outputs(st, program):
             _bind_output(st, head, output, output[OUTPUT_ADDRESS])
         if output[OUTPUT_HANDLE] >= 0:
             release_handle(st, output[OUTPUT_HANDLE])
+        output[OUTPUT_HANDLE] = -1
 
 
 @jit
 def _outputs(program):
-    """Return a tuple of the outputs' handles."""
+    """Return a tuple of the outputs' handles, which are the caller's from now on."""
     head = int64_at(program)
     found = new_tuple(head[OUTPUT_COUNT])
     for k in range(head[OUTPUT_COUNT]):
-        set_tuple_item(found, k, from_int64(_output(head, k)[OUTPUT_HANDLE]))
+        output = _output(head, k)
+        set_tuple_item(found, k, from_int64(output[OUTPUT_HANDLE]))
+        output[OUTPUT_HANDLE] = -1
     return found
 
 
