@@ -127,6 +127,13 @@ def test_without_the_pass_there_is_none():
     assert bits(captured(x)) == bits(tower(x))
 
 
+def test_generating_again_changes_nothing():
+    _, program = captured_twice(tower, tg.tensor(0.3, dtype=tg.float64))
+    code = int(program.words[replay.CODE])
+    program.generate()
+    assert int(program.words[replay.CODE]) == code
+
+
 def test_training_a_number_goes_on_with_the_same_bits():
     def run(capture):
         w = tg.tensor(0.4, dtype=tg.float64, requires_grad=True)

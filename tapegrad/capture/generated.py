@@ -151,12 +151,15 @@ class Loops:
         """Return the storages of a group that need no memory."""
         return group.unstored if group.first in self._kernels else group.local
 
-    def compile(self) -> None:
-        """Compile what is not yet."""
+    def compile(self) -> bool:
+        """Compile what is not yet; return whether there was anything."""
+        if not self._waiting:
+            return False
         for group, made in self._waiting:
             self._kernels[group.first] = made, made.compile()
             self.unstored |= group.unstored
         self._waiting, self.due = [], 0
+        return True
 
 
 def generate(group: Group, members: Sequence[Instruction]) -> Generated | None:

@@ -7,25 +7,25 @@ import inspect
 import os
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from tapegrad.capture import legal
+from tapegrad.capture.code import Blocks, Code
 from tapegrad.capture.common import without_repetition
 from tapegrad.capture.dead_code import without_dead_code, without_dead_results
 from tapegrad.capture.errors import CaptureError
 from tapegrad.capture.folding import without_constants
-from tapegrad.capture.fusion import Group, Operand, Walk, find_groups, sum_of, walk_of, widen_lifetimes
+from tapegrad.capture.fusion import Group, find_groups, sum_of, walk_of, widen_lifetimes
 from tapegrad.capture.gather import gathered
-from tapegrad.capture.generated import Generated, Loops, Straight
+from tapegrad.capture.generated import Loops
 from tapegrad.capture.notes import Instruction, Notes
 from tapegrad.capture.passes import check_names
 from tapegrad.capture.plan import Plan, lifetimes_of, plan_memory
 from tapegrad.capture.runs import find_runs
 from tapegrad.capture.storages import Storages, classify, slot_of, storage_of
-from tapegrad.kernels.fused import STRIP
-from tapegrad.native.dtypes import DTYPE_NAMES, FLOAT32, FLOAT64
+from tapegrad.native.dtypes import DTYPE_NAMES
 from tapegrad.runtime import replay
 from tapegrad.runtime.blocks import _SMALL as _SMALL_BLOCK
 from tapegrad.runtime.blocks import class_bytes
@@ -33,20 +33,12 @@ from tapegrad.runtime.core import compile_one
 from tapegrad.runtime.handle import Tensor, wrap
 from tapegrad.runtime.layout import (
     CONTIGUOUS,
-    ELEMENTWISE,
-    FRAME_ATTRIBUTE_COUNT,
-    FRAME_INPUT_COUNT,
-    FRAME_INPUTS,
     IS_VIEW,
-    MAX_OUTPUTS,
     STATE,
 )
 from tapegrad.runtime.machine import WORKSPACE_BYTES, machine
 
-_SMALL = 1 << 16  # elements up to which a kernel is called as it is
-_FLOATS = ({FLOAT32}, {FLOAT64})
 _COPIED = 1 << 16  # bytes of an output from which a run writes it into a new tensor: of a smaller one it makes a copy
-_IN_PLACE = 128  # elements from which an elementwise kernel must not write where it reads
 
 
 _programs: weakref.WeakSet[Program] = weakref.WeakSet()
@@ -64,16 +56,6 @@ _BOOKS = ("storages_top", "storages_free", "slots_top", "slots_free", "handles_t
 _spare: list[tuple[Any, int, int]] = []  # small blocks and a chunk of a program that is gone, for the next one
 
 _bytes_of_class = inspect.unwrap(class_bytes)  # as a function of Python
-
-
-class Step(NamedTuple):
-    """An instruction as replay has it: four words."""
-
-    kind: int
-    function: int
-    argument: int
-    extra: int = 0
-    operands: tuple[Operand, ...] = ()  # whose addresses the three words are
 
 
 class Program:
@@ -247,7 +229,7 @@ class Program:
         self._counts = [(name, int(mine[name])) for name in _BOOKS]
         mine["free_blocks"], mine["arena"], mine["arena_end"] = _spare.pop() if _spare else (0, 0, 0)
         weakref.finalize(self, _give_back_blocks, self._state).atexit = False
-        self._blocks: list[Any] = []  # memory that the words lead to
+        self._blocks = Blocks()
         words = np.zeros(replay.HEAD_WORDS, np.int64)
         checks, grads = self._checks(arguments), self._gradients(notes, others)
         made = {int(machine.table("slots")["storage"][slot_of(gradient)]) for gradient in self._gradients_made}
@@ -255,27 +237,25 @@ class Program:
         self._set_code(words)
         words[replay.STATE_BLOCK], words[replay.MACHINE] = self._state.ctypes.data, machine.address
         words[replay.RUN], words[replay.RUN_STEPS] = compile_one("run_program"), compile_one("run_steps")
-        words[replay.CHECK_COUNT], words[replay.CHECKS] = len(checks), self._memory(checks)
-        words[replay.GRAD_COUNT], words[replay.GRADS] = len(grads), self._memory(grads)
+        words[replay.CHECK_COUNT], words[replay.CHECKS] = len(checks), self._blocks.add(checks)
+        words[replay.GRAD_COUNT], words[replay.GRADS] = len(grads), self._blocks.add(grads)
         written = sorted(self.storages.written | made)
-        words[replay.WRITTEN_COUNT], words[replay.WRITTEN] = len(written), self._memory(written)
+        words[replay.WRITTEN_COUNT], words[replay.WRITTEN] = len(written), self._blocks.add(written)
         return words
 
     def _set_code(self, words: Any) -> None:
         """Write the instructions into memory, and what leads to them into the head."""
-        self._patches: dict[int, list[tuple[int, int]]] = {s: [] for s in (*self.storages.inputs, *self._anew)}
-        self._addresses: list[int] = machine.table("storages")["address"].tolist()
-        code = list(self._steps())
-        words[replay.COUNT] = len(code)
-        words[replay.CODE] = start = self._memory([step[:4] for step in code])
-        for k, step in enumerate(code if self._patches else ()):
-            for place, operand in enumerate((*step.operands, *step.operands[-1:])[:3], 1):
-                self._note_patch(start + 8 * (replay.INSTRUCTION_WORDS * k + place), operand)
+        self._code = Code(
+            self.instructions, self._walks, self.groups, self._runs, self._loops, self._slots,
+            patched=(*self.storages.inputs, *self._anew),
+        )  # fmt: skip
+        words[replay.COUNT], words[replay.CODE] = len(self._code.spans), self._code.address
         self._set_inputs_and_outputs(words)
 
     def generate(self) -> None:
-        """Compile loops for the groups that run tile by tile; later runs have them."""
-        self._loops.compile()
+        """Compile kernels for the groups that run tile by tile and the runs of single numbers; later runs have them."""
+        if not self._loops.compile():
+            return
         machine.hold_program(self.address)
         try:
             self._set_code(self._words)
@@ -283,114 +263,6 @@ class Program:
                 machine.table("storages")["address"][storage_of(own)] = 0
         finally:
             machine.let_program_go(self.address)
-
-    def _memory(self, values: Any) -> int:
-        block = np.array(values, np.int64).reshape(-1)
-        self._blocks.append(block)
-        return int(block.ctypes.data)
-
-    def _frame(self, instruction: Instruction) -> int:
-        operands = [self._slots.get(slot, slot) for slot in instruction.operands]
-        results = [self._slots.get(slot, slot) for slot in instruction.results]
-        frame = [0] * FRAME_INPUTS
-        frame[:MAX_OUTPUTS] = results + [-1] * (MAX_OUTPUTS - len(results))
-        frame[FRAME_INPUT_COUNT], frame[FRAME_ATTRIBUTE_COUNT] = len(operands), len(instruction.attributes)
-        return self._memory([*frame, *operands, *instruction.attributes])
-
-    def _steps(self) -> Iterator[Step]:
-        """Yield what replay runs: an instruction, or a group of them; note which in ``spans``."""
-        groups = {group.first: group for group in self.groups}
-        self.spans: list[tuple[int, int]] = []  # of each step the first instruction and the one after the last
-        k = 0
-        while k < len(self.instructions):
-            if k in groups:
-                loop = self._loops.of(groups[k])
-                self.spans.append((k, groups[k].end + 1 if loop else groups[k].last + 1))
-                yield self._fused(*loop) if loop else self._tiles(groups[k])
-            elif k in self._runs and (straight := self._loops.of(self._runs[k])):
-                self.spans.append((k, self._runs[k].end + 1))
-                yield self._straight(*straight)
-            else:
-                self.spans.append((k, k + 1))
-                yield self._step(self.instructions[k], self._walks[k])
-            k = self.spans[-1][1]
-
-    def _step(self, instruction: Instruction, walk: Walk | None) -> Step:
-        if instruction.kind != ELEMENTWISE:
-            return Step(replay.RUN_GENERAL, instruction.kernel, self._frame(instruction))
-        if walk is None or walk.total > _SMALL or (walk.in_place and walk.total > _IN_PLACE):
-            result = self._slots.get(instruction.results[0], instruction.results[0])
-            return Step(replay.RUN_ELEMENTWISE, instruction.kernel, self._frame(instruction), result)
-        if walk.total == 1 and instruction.op.name in replay.SCALAR_OPS and walk.dtypes in _FLOATS:
-            return self._scalar_step(instruction, walk)
-        arguments = [1, walk.total]
-        for operand in walk.operands:
-            arguments += [0, 0, operand.stride]
-        start = self._memory(arguments)
-        for k, operand in enumerate(walk.operands):
-            self._set_address(start + 8 * (2 + 3 * k), operand)
-        return Step(replay.RUN_PLAIN, instruction.kernel, start)
-
-    def _scalar_step(self, instruction: Instruction, walk: Walk) -> Step:
-        """Return the step of an operation on single numbers, whose addresses are in the instruction itself."""
-        kind = replay.RUN_SCALAR + replay.SCALAR_OPS.index(instruction.op.name)
-        kind += len(replay.SCALAR_OPS) * (walk.dtypes == {FLOAT32})
-        addresses = [self._address(operand) for operand in walk.operands]
-        return Step(kind, addresses[0], addresses[1], addresses[-1], tuple(walk.operands))
-
-    def _tiles(self, group: Group) -> Step:
-        """Return the step that runs a group tile by tile."""
-        members = self.instructions[group.first : group.last + 1]
-        code = np.zeros((len(members), replay.TILE_MEMBER_WORDS), np.int64)
-        for row, instruction, walk in zip(code, members, group.walks, strict=True):
-            row[0], row[1] = instruction.kernel, len(walk.operands)
-            for k, operand in enumerate(walk.operands):
-                row[4 + 3 * k], row[24 + k] = operand.stride, operand.item
-        start = self._memory(code)
-        for member, walk in enumerate(group.walks):
-            for k, operand in enumerate(walk.operands):
-                self._set_address(
-                    start + 8 * (replay.TILE_MEMBER_WORDS * member + 2 + 3 * k),
-                    operand,
-                    group.local.get(operand.storage),
-                )
-        words = [len(members), replay.TILE, group.walks[0].total, start]
-        return Step(replay.RUN_TILES, 0, self._memory(words))
-
-    def _fused(self, made: Generated, kernel: int) -> Step:
-        """Return the step that runs a group by the kernel that was made for it."""
-        first = len(made.loop.applied)
-        places = (*made.loaded, *made.stored)
-        arguments = self._memory([0] * (first + len(places) + 2 * len(made.sums)))
-        for k, operand in enumerate(places, first):
-            self._set_address(arguments + 8 * k, operand)
-        for k, operand in enumerate(made.sums):
-            word = arguments + 8 * (first + len(places) + 2 * k)
-            ctypes.c_int64.from_address(word).value = self._memory([0] * (made.total // STRIP + 1))
-            self._set_address(word + 8, operand)
-        return Step(replay.RUN_FUSED, 0, self._memory([kernel, made.total, arguments, len(made.sums)]))
-
-    def _straight(self, made: Generated, kernel: int) -> Step:
-        """Return the step that runs operations on single numbers by the kernel that was made for them."""
-        assert isinstance(made, Straight)
-        words = made.called()
-        arguments = self._memory(words + [0] * (len(made.loaded) + len(made.stored)))
-        for k, operand in enumerate((*made.loaded, *made.stored), len(words)):
-            self._set_address(arguments + 8 * k, operand)
-        return Step(replay.RUN_PLAIN, kernel, arguments)
-
-    def _address(self, operand: Operand) -> int:
-        return self._addresses[operand.storage] + operand.offset
-
-    def _set_address(self, word: int, operand: Operand, local: int | None = None) -> None:
-        """Write an operand's address, or the number of its local buffer, into a word."""
-        ctypes.c_int64.from_address(word).value = self._address(operand) if local is None else local
-        self._note_patch(word, operand)
-
-    def _note_patch(self, word: int, operand: Operand) -> None:
-        """Note where the address of what lies elsewhere in each run is."""
-        if operand.storage in self._patches:
-            self._patches[operand.storage].append((word, operand.offset))
 
     def _written_anew(self, gradients: set[int]) -> set[int]:
         """Return the storages of outputs that a run writes into new tensors, which nothing else shows after the call.
@@ -413,21 +285,20 @@ class Program:
         rows = []
         written = {storage for instruction in self.instructions for storage in instruction.writes()}
         for own, storage in zip(self._inputs, self.storages.inputs, strict=True):
-            mine = self._patches[storage]
+            mine = self._code.patches[storage]
             rows.append([slot_of(own), storage_of(own), len(patches), len(mine), int(storage in written), 0])
             rows[-1].append(storage if storage in self._shared else -1)
             patches += mine
-        words[replay.INPUT_COUNT], words[replay.INPUTS] = len(rows), self._memory(rows)
-        outputs = []
+        words[replay.INPUT_COUNT], words[replay.INPUTS] = len(rows), self._blocks.add(rows)
+        outputs, addresses = [], machine.table("storages")["address"]
         for slot in self._outputs:
             storage = int(machine.table("slots")["storage"][slot])
-            mine = self._patches[storage] if storage in self._anew else []
-            outputs.append(
-                [slot, self._addresses[storage] if storage in self._anew else 0, len(patches), len(mine), -1]
-            )
+            anew = storage in self._anew
+            mine, address = (self._code.patches[storage], int(addresses[storage])) if anew else ([], 0)
+            outputs.append([slot, address, len(patches), len(mine), -1])
             patches += mine
-        words[replay.OUTPUT_COUNT], words[replay.OUTPUTS] = len(outputs), self._memory(outputs)
-        words[replay.PATCHES] = self._memory(patches)
+        words[replay.OUTPUT_COUNT], words[replay.OUTPUTS] = len(outputs), self._blocks.add(outputs)
+        words[replay.PATCHES] = self._blocks.add(patches)
 
     def _checks(self, arguments: Sequence[Tensor]) -> list[tuple[int, int]]:
         """Return the handles of the tensors from outside, each with the slot that it names now."""
@@ -529,6 +400,11 @@ class Program:
             storage: the number of the result's storage in the recording.
         """
         return storage in self.plan.places and storage not in self._loops.unstored
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """Of each step of a run the first instruction and the one after the last."""
+        return self._code.spans
 
     @property
     def output_slots(self) -> list[int]:

@@ -40,8 +40,8 @@ from tapegrad.runtime.layout import state_of
 INPUT_SLOT, INPUT_STORAGE, INPUT_PATCH, INPUT_PATCH_COUNT, INPUT_WRITTEN, INPUT_GIVEN, INPUT_ONLY, INPUT_WORDS = range(
     8
 )
-# An output's own address is 0 where the caller gets a copy; else a run writes it into a new tensor. The handle is -1 but
-# while a call is under way.
+# An output's own address is 0 where the caller gets a copy; else a run writes it into a new tensor. The handle is -1
+# except while a call is under way.
 OUTPUT_SLOT, OUTPUT_ADDRESS, OUTPUT_PATCH, OUTPUT_PATCH_COUNT, OUTPUT_HANDLE, OUTPUT_WORDS = range(6)
 INSTRUCTION_WORDS = 4
 RUN_PLAIN, RUN_ELEMENTWISE, RUN_GENERAL, RUN_TILES, RUN_FUSED, RUN_SCALAR = range(6)
