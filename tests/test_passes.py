@@ -229,6 +229,45 @@ def test_results_that_nobody_reads_are_left_out(kind):
     assert "norm_rows_backward" in str(program_of(captured))
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("classes", [5, 200])  # short rows are taken together
+def test_a_loss_and_its_gradient_become_one_instruction(reduction, classes):
+    weight, targets = tg.rand(classes) + 0.5, tg.arange(12) % classes
+    targets[3] = -100
+
+    def function(x):
+        x = x.reshape(12, classes).detach().requires_grad_()
+        loss = F.cross_entropy(x * 2, targets, weight, reduction=reduction, label_smoothing=0.1)
+        return loss, tg.autograd.grad(loss, x, tg.ones_like(loss))[0]
+
+    names = []
+    for without in ((), "joining"):
+        captured = tg.compile(function, without=without, check=2)
+        for seed in range(5):
+            x = numbers(seed, 12 * classes)
+            for a, b in zip(values(function(x)), values(captured(x)), strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+        names.append([i.op.name for i in program_of(captured).instructions])
+    assert "cross_entropy_and_gradient" in names[0] and "ce_gradient" not in names[0]
+    assert "cross_entropy_and_gradient" not in names[1] and "ce_gradient" in names[1]
+
+
+def test_a_gradient_that_depends_on_what_comes_after_the_loss_is_computed_after_it():
+    targets = tg.arange(12) % 5
+
+    def function(x):
+        x = x.reshape(12, 5).detach().requires_grad_()
+        loss = F.cross_entropy(x, targets)
+        first, *_ = tg.autograd.grad(loss, x, loss.detach(), retain_graph=True)
+        second, *_ = tg.autograd.grad(loss * loss, x)
+        return loss, first, second
+
+    captured = tg.compile(function, check=2)
+    for seed in range(5):
+        assert_same_bits(function, captured, numbers(seed, 60))
+    assert "cross_entropy_and_gradient" not in [i.op.name for i in program_of(captured).instructions]
+
+
 UNARY = ("neg", "tanh", "exp", "relu", "sigmoid", "abs", "sin", "square")
 BINARY = ("add", "sub", "mul", "maximum", "div")
 STEP = st.tuples(st.sampled_from(UNARY + BINARY), st.integers(0, 99), st.integers(0, 99), st.integers(0, 9))

@@ -69,13 +69,17 @@ class Trial:
         """
         places = {id(instruction): k for k, instruction in enumerate(self._program.notes.instructions)}
         for k, instruction in enumerate(self._program.instructions):
-            place = places.get(id(instruction))
-            if place is None:
-                continue
-            eager = {n: (slot, storage) for n, slot, storage in written_by(notes.instructions[place])}
+            eager: dict[
+                int, tuple[int, int, int]
+            ] = {}  # by the program's storage: the instruction that wrote it, and where it lies now
+            for part in instruction.parts or (instruction,):
+                place = places[id(part)]
+                now = {n: where for n, *where in written_by(notes.instructions[place])}
+                eager |= {storage: (place, *now[n]) for n, _, storage in written_by(part)}
             for n, _, storage in written_by(instruction):
+                place, *where = eager[storage]
                 if (k, n) in self._results and self._last[storage] == place:
-                    found, wanted = self._results[k, n], contents(*eager[n])
+                    found, wanted = self._results[k, n], contents(*where)
                     if not _agree(found, wanted):
                         return (
                             f"instruction {k} ({instruction.op.name}, {instruction.line}): {_compared(found, wanted)}"

@@ -30,6 +30,7 @@ def check_pass(
         live: the storages whose contents count after the last instruction.
         constants: the storages whose contents are there before the first one.
     """
+    before, after = _parts(before), _parts(after)
     wanted, ends = _sights(before, constants)
     found, ends_now = _sights(after, constants)
     for instruction in after:
@@ -41,6 +42,11 @@ def check_pass(
     for storage in live:
         if ends.get(storage) != ends_now.get(storage):
             raise RuntimeError(f"the pass {name!r} has lost a result: please report it; without={name!r} leaves it out")
+
+
+def _parts(instructions: Sequence[Instruction]) -> list[Instruction]:
+    """Return the instructions, with those that were joined one by one."""
+    return [part for instruction in instructions for part in instruction.parts or (instruction,)]
 
 
 def _sights(

@@ -41,6 +41,7 @@ class Instruction:
         kernel: the kernel's address, 0 for a view.
         in_place: whether the first result lies in memory that was there before.
         site: where the line of the program that it comes from is noted.
+        parts: the instructions in whose place it stands, where a pass has joined some.
     """
 
     op: Op
@@ -53,6 +54,7 @@ class Instruction:
     attributes: tuple[int, ...]
     result_storages: tuple[int, ...]
     operand_storages: tuple[int, ...]
+    parts: tuple[Instruction, ...] = ()
 
     @property
     def first_result(self) -> int:

@@ -9,6 +9,7 @@ PASSES = {
     "dead_results": "leave out single results that nobody reads, such as a layer norm's beside its gradients",
     "folding": "make constants of what depends on constants alone",
     "common": "compute the same value only once",
+    "joining": "make one instruction of a loss and its gradient",
     "gather": "bring elementwise instructions of one length together",
     "tiles": "run groups of them tile by tile",
     "generated": "compile loops for such groups, and code for runs of single numbers, where they run often",

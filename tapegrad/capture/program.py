@@ -20,6 +20,7 @@ from tapegrad.capture.folding import without_constants
 from tapegrad.capture.fusion import Group, find_groups, sum_of, walk_of, widen_lifetimes
 from tapegrad.capture.gather import gathered
 from tapegrad.capture.generated import Loops
+from tapegrad.capture.joining import joined
 from tapegrad.capture.notes import Instruction, Notes
 from tapegrad.capture.passes import check_names
 from tapegrad.capture.plan import Plan, lifetimes_of, plan_memory
@@ -115,6 +116,7 @@ class Program:
                 code, found.temporary | found.kept, temporary, self.notes.geometries
             ),
             "dead_results": lambda code: without_dead_results(code, temporary),
+            "joining": lambda code: joined(code, found.temporary | found.kept, self.notes.geometries),
             "gather": self._gathered,
         }
         given = [instruction for instruction in instructions if instruction.kernel]

@@ -19,10 +19,10 @@ from tapegrad.native.parallel import parallel_for
 from tapegrad.native.pointers import float64_bits, float64_from_bits, int64_at, stack_words
 
 NONE, MEAN, SUM = range(3)
-LOSS, GRADIENT, TANGENT, SCALE, SCALE_SUM = range(5)
+LOSS, GRADIENT, BOTH, TANGENT, SCALE, SCALE_SUM = range(6)
 
 # the words of a task's context
-H, X, T, W, Y, ROWS, CLASSES, REDUCTION, IGNORED, SMOOTHING, DIVISOR, ALL_WEIGHTS, SHARE, PARTS = range(14)
+H, X, T, W, Y, Z, ROWS, CLASSES, REDUCTION, IGNORED, SMOOTHING, DIVISOR, ALL_WEIGHTS, SHARE, PARTS = range(15)
 
 
 @jit
@@ -56,11 +56,13 @@ def make_target_sums(dtype: int) -> tuple[Callable[..., float], Callable[..., fl
 
 
 def make_cross_entropy(dtype: int, mode: int) -> Callable[..., int]:
-    """Return ``run(pool, h, x, t, w, y, rows, n, reduction, ignored, smoothing)``; h to y are addresses.
+    """Return ``run(pool, h, x, t, w, y, z, rows, n, reduction, ignored, smoothing)``; h to z are addresses.
 
-    By mode, y is: LOSS the loss; GRADIENT the gradient for x, given h that for the loss; TANGENT the loss's change
-    along h (like x); SCALE a_i u_i for each row, given h like the loss; SCALE_SUM its transpose, given h of [rows].
+    By mode, it writes: LOSS the loss to z; GRADIENT the gradient for x to y, given h that for the loss; BOTH the two;
+    TANGENT the loss's change along h (like x) to z; SCALE a_i u_i for each row to y, given h like the loss; SCALE_SUM
+    its transpose to z, given h of [rows].
     """
+    writes_gradient, reduces = mode in (GRADIENT, BOTH), mode not in (GRADIENT, SCALE)
     pointer, size, scalar = POINTERS[dtype], ITEM_BYTES[dtype], SCALARS[dtype]
     exponentials, log_sum = make_row_exponentials(dtype)
     weight_of, weight_sum = make_target_sums(dtype)
@@ -103,10 +105,10 @@ def make_cross_entropy(dtype: int, mode: int) -> Callable[..., int]:
         """Take SHARE rows; leave the sum of what they give at PARTS + k."""
         c = int64_at(context)
         h, x, w, y_address, n, reduction = c[H], c[X], c[W], c[Y], c[CLASSES], c[REDUCTION]
-        t, y, given, ignored = int64_at(c[T]), pointer(c[Y]), pointer(c[H]), c[IGNORED]
+        t, y, z, given, ignored = int64_at(c[T]), pointer(c[Y]), pointer(c[Z]), pointer(c[H]), c[IGNORED]
         smoothing, divisor = float64_from_bits(c[SMOOTHING]), float64_from_bits(c[DIVISOR])
         all_weights, start, stop = float64_from_bits(c[ALL_WEIGHTS]), k * c[SHARE], min((k + 1) * c[SHARE], c[ROWS])
-        streamed = mode == GRADIENT and is_streamed(y_address, n * size, c[ROWS] * n * size)
+        streamed = writes_gradient and is_streamed(y_address, n * size, c[ROWS] * n * size)
         maxima, sums, buffer = scratch, scratch + 8 * BLOCK, scratch + 16 * BLOCK
         block = 1 if mode == TANGENT else max(1, BLOCK // max(n, 1))
         grand = 0.0
@@ -114,7 +116,7 @@ def make_cross_entropy(dtype: int, mode: int) -> Callable[..., int]:
             count = min(stop - first, block)
             place = first * n * size
             target_place = buffer if streamed else y_address + place
-            if mode == GRADIENT:
+            if writes_gradient:
                 exponentials(x + place, target_place, count, n, maxima, sums)
             elif mode == TANGENT or (mode == LOSS and n > SHORT):
                 for r in range(count):
@@ -131,16 +133,7 @@ def make_cross_entropy(dtype: int, mode: int) -> Callable[..., int]:
                 if mode == SCALE:
                     u = np.float64(given[row if reduction == NONE else 0]) / divisor
                     y[row] = scalar(u * a) if keep else scalar(0)
-                elif mode == GRADIENT:
-                    u = np.float64(given[row if reduction == NONE else 0]) / divisor
-                    here = target_place + r * n * size
-                    if keep:
-                        write_gradient(here, here, target, w, n, u, a, wide(sums)[r], smoothing)
-                    else:
-                        zeros = pointer(here)
-                        for j in range(np.uintp(n)):
-                            zeros[j] = scalar(0)
-                else:
+                if reduces:
                     value = 0.0
                     here = x + row * n * size
                     if keep and mode == SCALE_SUM:
@@ -152,8 +145,17 @@ def make_cross_entropy(dtype: int, mode: int) -> Callable[..., int]:
                         shift = wide(maxima)[r]
                         value = a * log(wide(sums)[r]) - dot_q(here, shift, w, target, n, smoothing)
                     if reduction == NONE:
-                        y[row] = scalar(value)
+                        z[row] = scalar(value)
                     grand += value
+                if writes_gradient:
+                    u = np.float64(given[row if reduction == NONE else 0]) / divisor
+                    here = target_place + r * n * size
+                    if keep:
+                        write_gradient(here, here, target, w, n, u, a, wide(sums)[r], smoothing)
+                    else:
+                        zeros = pointer(here)
+                        for j in range(np.uintp(n)):
+                            zeros[j] = scalar(0)
             if streamed:
                 stream(buffer, y_address + place, count * n * size)
         if streamed:
@@ -162,11 +164,12 @@ def make_cross_entropy(dtype: int, mode: int) -> Callable[..., int]:
         return 0
 
     @jit
-    def run(pool, h, x, t_address, w, y_address, rows, n, reduction, ignored, smoothing):
+    def run(pool, h, x, t_address, w, y_address, z_address, rows, n, reduction, ignored, smoothing):
         context = stack_words(16)
         c = int64_at(context)
         parts = stack_words(128)
-        c[H], c[X], c[T], c[W], c[Y], c[ROWS], c[CLASSES] = h, x, t_address, w, y_address, rows, n
+        c[H], c[X], c[T], c[W], c[Y], c[Z] = h, x, t_address, w, y_address, z_address
+        c[ROWS], c[CLASSES] = rows, n
         c[REDUCTION], c[IGNORED], c[SMOOTHING], c[PARTS] = reduction, ignored, float64_bits(smoothing), parts
         divisor = weight_sum(w, t_address, rows, ignored) if reduction == MEAN else 1.0
         all_weights = np.float64(n)
@@ -181,8 +184,8 @@ def make_cross_entropy(dtype: int, mode: int) -> Callable[..., int]:
         grand = 0.0
         for k in range(count):
             grand += wide(parts)[k]
-        if (mode == LOSS or mode == TANGENT or mode == SCALE_SUM) and reduction != NONE:
-            pointer(y_address)[0] = scalar(grand / divisor)
+        if reduces and reduction != NONE:
+            pointer(z_address)[0] = scalar(grand / divisor)
         return status
 
     return run

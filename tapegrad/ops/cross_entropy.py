@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad.kernels.cross_entropy import (
+    BOTH,
     GRADIENT,
     LOSS,
     MEAN,
@@ -26,6 +27,7 @@ from tapegrad.kernels.cross_entropy import (
 from tapegrad.native.cache import jit
 from tapegrad.native.dtypes import FLOAT64, INT64, POINTERS, SCALARS
 from tapegrad.native.pointers import float64_from_bits, int64_at
+from tapegrad.ops.normalization_rules import copy_shape
 from tapegrad.ops.registry import FLOATS, OF_ENTRY, Op, declare
 from tapegrad.ops.validity import Attributes, Operands, Rule, needed
 from tapegrad.runtime.layout import (
@@ -71,6 +73,12 @@ def like_x_infer(st, frame):
     return 0
 
 
+def both_infer(st, frame):
+    """Set the shapes of the loss and of the gradient for x."""
+    copy_shape(st, input_slot(frame, 1), output_slot(frame, 1))
+    return _set_shape(st, frame, attribute(frame, REDUCTION) == NONE, 0, 2)
+
+
 def column_infer(st, frame):
     target = input_count(frame) - 2
     y = slot_of(st, output_slot(frame, 0))
@@ -97,6 +105,8 @@ def check_targets(st, t_address, rows, classes, ignored):
 
 
 def _kernel(mode: int) -> Callable[[int, int], Callable[..., int]]:
+    gradient = int(mode == BOTH)  # the number of the result that is one
+
     def make(dtype: int, result_dtype: int) -> Callable[..., int]:
         run = make_cross_entropy(dtype, mode)
 
@@ -110,9 +120,9 @@ def _kernel(mode: int) -> Callable[[int, int], Callable[..., int]]:
                 return status
             return run(
                 state_of(st).pool, data_address(st, input_slot(frame, 0)), data_address(st, input_slot(frame, at)), t,
-                address_or_zero(st, input_slot(frame, at + 2)), data_address(st, output_slot(frame, 0)), rows, n,
-                attribute(frame, REDUCTION), attribute(frame, IGNORED),
-                float64_from_bits(attribute(frame, SMOOTHING)),
+                address_or_zero(st, input_slot(frame, at + 2)), data_address(st, output_slot(frame, gradient)),
+                data_address(st, output_slot(frame, 0)), rows, n, attribute(frame, REDUCTION),
+                attribute(frame, IGNORED), float64_from_bits(attribute(frame, SMOOTHING)),
             )  # fmt: skip
 
         return kernel
@@ -147,6 +157,11 @@ def _loss_reference(x: Any, t: Any, w: Any, *, attributes: tuple[Any, ...]) -> A
 def _gradient_reference(g: Any, x: Any, t: Any, w: Any, *, attributes: tuple[Any, ...]) -> Any:
     q, a, divisor = _shares(t, w, x.shape[1], attributes)
     return g.reshape(-1, 1) / divisor * (a * _softmax(x) - q)
+
+
+def _both_reference(g: Any, *operands: Any, attributes: tuple[Any, ...]) -> Any:
+    loss = _loss_reference(*operands, attributes=attributes)
+    return loss, _gradient_reference(g, *operands, attributes=attributes)
 
 
 def _tangent_reference(h: Any, x: Any, t: Any, w: Any, *, attributes: tuple[Any, ...]) -> Any:
@@ -262,6 +277,19 @@ _declare(
     "u (a softmax(x) - q)",
     "loss",
     reference=_gradient_reference,
+    samples=_samples("loss", "logits"),
+)
+_declare(
+    "cross_entropy_and_gradient",
+    ("g", *_ROWS),
+    both_infer,
+    _kernel(BOTH),
+    None,
+    "a log(sum(e**x)) - q.x; u (a softmax(x) - q)",
+    "loss",
+    outputs=2,
+    joins=("cross_entropy_rows", "ce_gradient"),
+    reference=_both_reference,
     samples=_samples("loss", "logits"),
 )
 _declare(

@@ -78,6 +78,8 @@ class Op:
             A general op without it is refused there.
         spared: numbers of results that the kernel leaves out where their slot is -1, as a captured program has it for
             what nobody reads.
+        joins: two ops of one result each that it does at once, so that a captured program has it in place of both: its
+            operands are the second's, of which the last are all of the first's, and its results are theirs.
         reference: the same function in NumPy, for the tests.
         samples: arguments to test with; see tests/samples.py.
         math: how the docs' op table shows it.
@@ -106,6 +108,7 @@ class Op:
     writes: tuple[str, ...] = ()
     valid: Rule | None = None
     spared: tuple[int, ...] = ()
+    joins: tuple[str, str] | None = None
     reference: Callable[..., Any] | None = None
     samples: Any = None
     math: str = ""
@@ -194,6 +197,14 @@ def _compile_kernel(op: Op, dtype: int, result_dtype: int) -> int:
     signature = "int64(int64)" if op.kind == ELEMENTWISE else "int64(int64, int64)"
     key = f"kernel.{op.name}.{dtype}.{result_dtype}{op.stamp}"
     return compile_function(kernel, key, signature, on_disk=op.stamp is not None)
+
+
+def kernel_address(op: Op, dtype: int, result_dtype: int) -> int:
+    """Return the address of an op's kernel for dtypes, compiled or loaded when it is first asked for."""
+    known = machine.kernels[op.code]
+    if known[dtype, result_dtype] == 0:
+        known[dtype, result_dtype] = _compile_kernel(op, dtype, result_dtype)
+    return int(known[dtype, result_dtype])
 
 
 def compile_op(op: Op, dtype: int, result_dtype: int) -> None:
@@ -429,6 +440,7 @@ __all__ = [
     "UndeclaredError",
     "declare",
     "finish_rules",
+    "kernel_address",
     "op_of_code",
     "registry",
     "withdraw",
