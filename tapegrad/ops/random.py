@@ -112,7 +112,7 @@ class Generator:
         """Go to a state that ``get_state`` returned; return the generator.
 
         Args:
-            new_state: the state, an int64 tensor.
+            new_state: the state, a uint8 tensor [16].
         """
         if machine.capturing:
             refuse_change("setting a generator's state", _OUTSIDE)
@@ -198,7 +198,7 @@ def set_rng_state(new_state: Tensor) -> None:
     """Bring the default generator to a state that ``get_rng_state`` returned.
 
     Args:
-        new_state: the state, an int64 tensor.
+        new_state: the state, a uint8 tensor [16].
     """
     _of_thread.generator.set_state(new_state)
 
