@@ -118,8 +118,32 @@ def process(app: object, what: str, name: str, value: object, options: object, l
     lines[:] = converted(lines) + (derivative(name) if what == "function" else [])
 
 
+class Named:
+    """A default value that is shown by its name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def name_defaults(app: object, function: object, bound: bool) -> None:
+    """Have functions that are defaults shown as ``relu``: no signature can be read with ``<function relu>`` in it."""
+    if not inspect.isfunction(function):
+        return
+    signature = inspect.signature(function)
+    shown = [
+        p.replace(default=Named(p.default.__name__)) if inspect.isroutine(p.default) else p
+        for p in signature.parameters.values()
+    ]
+    if shown != list(signature.parameters.values()):
+        function.__signature__ = signature.replace(parameters=shown)  # type: ignore[attr-defined]
+
+
 def setup(app: object) -> dict[str, bool]:
-    """Register the conversion; have annotations name two classes as users do, so that they become links."""
+    """Register the conversions; have annotations name two classes as users do, so that they become links."""
     tg.Tensor.__module__, tg.nn.Module.__module__ = "tapegrad", "tapegrad.nn"
     app.connect("autodoc-process-docstring", process)  # type: ignore[attr-defined]
+    app.connect("autodoc-before-process-signature", name_defaults)  # type: ignore[attr-defined]
     return {"parallel_read_safe": True}

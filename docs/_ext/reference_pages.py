@@ -1,10 +1,13 @@
 """Writes the pages of the API reference into docs/api from what is public: a new function finds its page by its file.
 
-Each page has sections, one for each file in which something is defined; the file's first line is the section's title.
+Each page has sections, one for each file in which something is defined; the file's first line is the section's title,
+or what TITLES says where that line is meant for those who read the file.
 """
 
+import functools
 import importlib
 import inspect
+import itertools
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -61,6 +64,25 @@ MODULE_PAGES = [
     ("viz", "The tape, looked at", "viz"),
     ("cuda", "cuda: what there is instead", "cuda"),
 ]
+TITLES = {
+    "tapegrad.autograd.differences": "What a failed check raises",
+    "tapegrad.capture.pure": ".njit for transformations of functions",
+    "tapegrad.datasets.installed": "What is raised where a package is missing",
+    "tapegrad.datasets.splitting": "A part to train on and a part to test with",
+    "tapegrad.library.declare": "Ops of your own",
+    "tapegrad.nn": "Module",
+    "tapegrad.nn.activation_functions": "Activation functions",
+    "tapegrad.ops.arranging": "Other functions of whole tensors",
+    "tapegrad.ops.combinations": "Sums and differences",
+    "tapegrad.ops.creation": "Tensors without data",
+    "tapegrad.ops.linalg_more": "The matrix exponential, tensor equations, forms that report errors",
+    "tapegrad.ops.linalg_norms": "Norms, rank, condition, powers and products",
+    "tapegrad.ops.ranking": "Medians, modes, the largest elements",
+    "tapegrad.runtime.errors": "What is raised for a matrix that will not do",
+    "tapegrad.tensor.exchange": "Memory of other libraries (DLPack)",
+    "tapegrad.tensor.info": "Dtypes, memory and threads",
+    "tapegrad.utils.data.collate": "Batches of samples",
+}
 HIDDEN = {"extra_repr", "reset_parameters", "state_dict_hook"}  # of layers: everyone has them, with nothing to say
 
 
@@ -73,6 +95,12 @@ def first_sentence(module: Any, marks: str = ".") -> str:
     """Return what a file says that it is, up to one of the marks."""
     text = inspect.cleandoc(module.__doc__ or module.__name__).split("\n\n")[0].replace("\n", " ")
     return re.split(rf"[{marks}] ", text)[0].rstrip(".").replace("``", "").replace("`", "")
+
+
+def title_of(module: Any) -> str:
+    """Return the title of the section with what a file defines."""
+    said = re.sub(" as users (call|see) (them|it)$", "", first_sentence(module, ".:;"))
+    return TITLES.get(module.__name__, said)
 
 
 def names_of(module: Any) -> list[str]:
@@ -104,11 +132,24 @@ def described(name: str, value: Any) -> list[str]:
 
 
 def members(owner: type) -> list[str]:
-    """Return the options that show a class's own public members; of a layer also the forward that it inherits."""
-    own = [n for n, v in vars(owner).items() if not n.startswith("_") and n not in HIDDEN and _is_member(v)]
+    """Return the options that show a class's public members, and those it has from bases that no page shows.
+
+    Of a layer also the forward that it inherits.
+    """
+    bases = itertools.takewhile(lambda base: base is owner or base not in shown_classes(), owner.__mro__)
+    found = {name: value for base in bases if base is not object for name, value in vars(base).items()}
+    own = [n for n, v in found.items() if not n.startswith("_") and n not in HIDDEN and _is_member(v)]
     if owner is not tg.nn.Module and issubclass(owner, tg.nn.Module) and owner.forward is not tg.nn.Module.forward:
         own += [] if "forward" in own else ["forward"]
     return [f"   :members: {', '.join(own)}"] if own else []
+
+
+@functools.cache
+def shown_classes() -> set[type]:
+    """Return the classes that have a place on some page."""
+    modules = [tg, *(importlib.import_module(f"tapegrad.{p}") for _, _, places in MODULE_PAGES for p in places.split())]
+    values = [getattr(module, name) for module in modules for name in names_of(module)]
+    return {value for value in values if inspect.isclass(value)}
 
 
 def _is_member(value: Any) -> bool:
@@ -118,7 +159,7 @@ def _is_member(value: Any) -> bool:
 def another_name(name: str, first: str) -> list[str]:
     """Return the directive for a further name of a function that the page shows already."""
     return [
-        f".. py:function:: tapegrad.{name}",
+        f".. py:function:: tapegrad.{name}(...)",
         "",
         f"   The same function as :py:obj:`{first} <tapegrad.{first}>`.",
         "",
@@ -128,7 +169,7 @@ def another_name(name: str, first: str) -> list[str]:
 def sections(found: dict[str, list[tuple[str, Any]]], order: list[str]) -> list[str]:
     lines = []
     for module in sorted(found, key=order.index):
-        lines += titled(first_sentence(importlib.import_module(module), ".:"), "-")
+        lines += titled(title_of(importlib.import_module(module)), "-")
         shown: dict[int, str] = {}
         for name, value in found[module]:
             first = shown.setdefault(id(value), name)

@@ -133,7 +133,7 @@ def hessian(
     """Return the second derivatives of a function of one element; arguments as jacobian's.
 
     Args:
-        outer_jacobian_strategy: ``reverse-mode`` or ``forward-mode``.
+        outer_jacobian_strategy: accepted for torch's sake; the numbers are the same.
     """
     is_tuple, _ = as_tuple(inputs, "inputs", "hessian")
     single = single_output(func, "hessian")

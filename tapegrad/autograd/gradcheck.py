@@ -146,7 +146,7 @@ def gradcheck(
         nondet_tol: how far two runs of the same backward may differ.
         check_undefined_grad: whether outputs that no gradient reaches must be handled.
         check_grad_dtypes: accepted: gradients' dtypes are always checked.
-        check_batched_grad: accepted for torch's sake, as are all that follow: always the slow, complete check is made.
+        check_batched_grad: accepted for torch's sake, as are those without a meaning: the check is always complete.
         check_batched_forward_grad: no meaning here.
         check_forward_ad: no meaning here.
         check_backward_ad: whether to check anything.

@@ -37,7 +37,10 @@ class Compiled:
         variants: what was captured, one for each way in which it was called, the last used first.
 
     Args:
-        checks: whether each replay is compared with a call in Python.
+        function: the function.
+        limit: how many programs are kept.
+        checks: how many replays of each program run beside the function itself and are compared with it.
+        without: names of passes to leave out.
     """
 
     def __init__(

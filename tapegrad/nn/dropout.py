@@ -60,12 +60,20 @@ class Dropout3d(_Dropout):
 
 
 class AlphaDropout(_Dropout):
-    """Dropout that keeps mean and variance where ``SELU`` comes before it (Klambauer et al. 2017, arXiv:1706.02515)."""
+    """Dropout that keeps mean and variance where ``SELU`` comes before it (Klambauer et al. 2017, arXiv:1706.02515).
+
+    Args:
+        p: the probability of an element to be put to SELU's negative limit.
+    """
 
     _function = "alpha_dropout"
 
 
 class FeatureAlphaDropout(_Dropout):
-    """``AlphaDropout`` of whole channels of [batch, c, ...]."""
+    """``AlphaDropout`` of whole channels of [batch, c, ...].
+
+    Args:
+        p: the probability of a channel to be put to SELU's negative limit.
+    """
 
     _function = "feature_alpha_dropout"

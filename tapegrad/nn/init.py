@@ -39,7 +39,11 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
 
 
 def fans(tensor: Tensor) -> tuple[int, int]:
-    """Return how many numbers go into an output of a weight, and how many outputs an input goes into."""
+    """Return how many numbers go into an output of a weight, and how many outputs an input goes into.
+
+    Args:
+        tensor: the weight, [outputs, inputs, ...].
+    """
     shape = shape_of(tensor)
     if len(shape) < 2:
         raise ValueError("Fan in and fan out can not be computed for tensor with fewer than 2 dimensions")
@@ -149,7 +153,15 @@ def kaiming_uniform_(
 def kaiming_normal_(
     tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", generator: Any = None
 ) -> Tensor:
-    """Fill normally with variance gain^2 / fan (He et al. 2015, arXiv:1502.01852); arguments as kaiming_uniform_."""
+    """Fill normally with variance gain^2 / fan (He et al. 2015, arXiv:1502.01852).
+
+    Args:
+        tensor: the weight.
+        a: the negative slope of the leaky_relu that follows.
+        mode: whether ``fan_in`` or ``fan_out`` is kept.
+        nonlinearity: what follows.
+        generator: the generator of random numbers; the default one by default.
+    """
     std = calculate_gain(nonlinearity, a) / math.sqrt(max(_fan(tensor, mode), 1))
     return normal_(tensor, 0.0, std, generator)
 

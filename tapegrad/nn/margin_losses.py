@@ -103,7 +103,7 @@ class TripletMarginWithDistanceLoss(_Loss):
 
 
 class MultiMarginLoss(_WeightedLoss):
-    """The sum over wrong classes c of max(0, margin - x_t + x_c)^p, by their number; see ``multi_margin_loss``."""
+    """The sum over others c of max(0, margin - x_t + x_c)^p, by the number of classes; see ``multi_margin_loss``."""
 
     def __init__(
         self,

@@ -16,8 +16,8 @@ from tapegrad.tensor.gradients import clear_gradients
 class Module(Stateful):
     """The base of layers and models: a subclass makes its parts in ``__init__`` and computes in ``forward``.
 
-    Its parts are those of its attributes that are parameters, buffers and modules (nn/parts.py); it can be called,
-    with hooks around the call (nn/module_hooks.py), and its state can be saved and loaded (nn/state.py).
+    Its parts are those of its attributes that are parameters, buffers and modules. It can be called, with hooks around
+    the call, and its state can be saved and loaded.
 
     Example:
         >>> import tapegrad as tg

@@ -86,7 +86,7 @@ class PixelShuffle(Module):
     """Turns [..., c r r, h, w] into [..., c, h r, w r] (Shi et al. 2016, arXiv:1609.05158).
 
     Args:
-        upscale_factor: r.
+        upscale_factor: the r of the shapes.
     """
 
     def __init__(self, upscale_factor: int) -> None:
@@ -106,7 +106,7 @@ class PixelUnshuffle(Module):
     """Turns [..., c, h r, w r] into [..., c r r, h, w].
 
     Args:
-        downscale_factor: r.
+        downscale_factor: the r of the shapes.
     """
 
     def __init__(self, downscale_factor: int) -> None:

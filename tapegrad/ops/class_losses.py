@@ -130,7 +130,7 @@ def cross_entropy(
 
     Example:
         >>> import tapegrad as tg
-        >>> tg.ops.functions["cross_entropy"](tg.tensor([[0.0, 0.0]]), tg.tensor([1]))
+        >>> tg.nn.functional.cross_entropy(tg.tensor([[0.0, 0.0]]), tg.tensor([1]))
         tensor(0.6931)
     """
     expect_tensor(input, "cross_entropy_loss")
@@ -154,7 +154,12 @@ def nll_loss(
     reduce: Any = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """Return the negative log likelihood of classes under log probabilities; arguments as for ``cross_entropy``."""
+    """Return the negative log likelihood of classes under log probabilities; arguments as for ``cross_entropy``.
+
+    Args:
+        input: log probabilities, float [C], [N, C] or [N, C, d1, ...].
+        target: int64 (or uint8) classes, of the input's shape without C.
+    """
     expect_tensor(input, "nll_loss")
     reduction = chosen_reduction(reduction, size_average, reduce)
     return _classes_loss(

@@ -283,7 +283,7 @@ def empty(
         dtype: by default the default float dtype.
         device: only ``"cpu"``.
         requires_grad: whether operations on the result are to be recorded.
-        out: a tensor to write the result into; see ``write_out``.
+        out: a tensor to write the result into, of the result's shape, or empty.
         layout, pin_memory, memory_format: accepted for torch's sake.
     """
     if device is not None:

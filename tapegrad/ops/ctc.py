@@ -208,7 +208,7 @@ def ctc_loss(
     Example:
         >>> import tapegrad as tg
         >>> x = tg.log_softmax(tg.zeros(2, 1, 3), -1)
-        >>> round(tg.ops.functions["ctc_loss"](x, tg.tensor([[1]]), [2], [1]).item(), 4)  # 3 of 9 paths: 11, 01, 10
+        >>> round(tg.nn.functional.ctc_loss(x, tg.tensor([[1]]), [2], [1]).item(), 4)  # 3 of 9 paths: 11, 01, 10
         1.0986
     """
     expect_tensor(log_probs, "ctc_loss", "log_probs")

@@ -77,7 +77,11 @@ def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace
 
 @function(method=False)
 def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
-    """Return ``alpha_dropout`` of whole channels of ``input`` [n, c, ...]."""
+    """Return ``alpha_dropout`` of whole channels of ``input`` [n, c, ...].
+
+    Args:
+        p: the probability of a channel to be put to SELU's negative limit.
+    """
     if len(shape_of(expect_tensor(input, "feature_alpha_dropout"))) < 2:
         raise RuntimeError("Feature dropout requires at least 2 dimensions in the input")
     return _alpha(input, p, training, inplace, features=True)

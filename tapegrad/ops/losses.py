@@ -114,7 +114,7 @@ def mse_loss(
 
     Example:
         >>> import tapegrad as tg
-        >>> tg.ops.functions["mse_loss"](tg.tensor([1.0, 2.0]), tg.tensor([0.0, 0.0]))
+        >>> tg.nn.functional.mse_loss(tg.tensor([1.0, 2.0]), tg.tensor([0.0, 0.0]))
         tensor(2.5000)
     """
     _check(input, target, "mse_loss")

@@ -100,7 +100,7 @@ MEANINGS_IN: dict[str, dict[str, str]] = {
         "upper": "the greatest slope.",
     },
     "batch_norm": _NORM,
-    "comparisons": {"input": _SHAPED},
+    "comparisons": {"input": _SHAPED, "other": "another tensor."},
     "conv": {**_CONVOLUTION, **_LAYER, "bias": "whether there is a bias."},
     "convolution": {
         "input": "[n, channels, ...] with the one to three dimensions of the kernel last, or without n; floats.",
@@ -125,12 +125,17 @@ MEANINGS_IN: dict[str, dict[str, str]] = {
     },
     "joining": {"tensors": "a sequence of tensors, whose dtypes are promoted to one."},
     "linalg_more": {"check_errors": "whether to raise LinAlgError instead."},
+    "linalg_norms": {
+        "other": "a tensor that broadcasts with ``input``.",
+        "tensors": "a sequence of matrices; the first and the last may be vectors.",
+    },
     "losses": _LOSS,
     "margin_losses": {
         **_LOSS,
         "input": "a tensor of scores, floats.",
         "target": "a tensor of labels; see the formula.",
     },
+    "matmul": {"other": "a tensor of the same dtype."},
     "padding": {
         "padding": "how many elements to put: one number for all sides, or two for each dimension, the last one first.",
         "value": "the number that is put around.",
@@ -173,7 +178,12 @@ MEANINGS_IN: dict[str, dict[str, str]] = {
         "append": "a tensor put behind the input along ``dim``.",
         "y": "the samples.",
     },
-    "scatter": {"input": _SHAPED, **_PLACES, "index": "the indices, int64, with as many dimensions as the input."},
+    "scatter": {
+        "input": _SHAPED,
+        **_PLACES,
+        "index": "the indices, int64, with as many dimensions as the input.",
+        "indices": "the indices, int64, with as many dimensions as the input where ``dim`` is given.",
+    },
     "softmax": {"input": "a tensor of floats.", "dtype": "the dtype that the input is converted to first."},
     "sorting": {
         "descending": "whether the order is falling.",

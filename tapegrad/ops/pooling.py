@@ -562,6 +562,7 @@ def _with_indices(pool: Callable[..., Any]) -> Callable[..., Any]:
         return pool(*args, **{**kwargs, "return_indices": True})
 
     both.__name__ = f"{pool.__name__}_with_indices"
+    both.__doc__ = f"Return maxima and where they are: ``{pool.__name__}`` with ``return_indices=True``."
     return both
 
 

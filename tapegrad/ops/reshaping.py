@@ -54,7 +54,11 @@ def repeat(self: Tensor, *repeats: Any) -> Tensor:
 
 @function()
 def tile(input: Tensor, *dims: Any) -> Tensor:
-    """Return the tensor repeated along each dimension; missing counts are 1."""
+    """Return the tensor repeated along each dimension.
+
+    Args:
+        *dims: how often, for each of the last dimensions, as ints or as one sequence of them.
+    """
     counts = sizes(dims, "tile")
     return repeat(input, (1,) * (len(shape_of(input)) - len(counts)) + counts)
 

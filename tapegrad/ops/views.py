@@ -107,13 +107,13 @@ def view(self: Tensor, *shape: Any, dtype: DType | None = None) -> Tensor:
 
 @tensor_method("view_as")
 def view_as(self: Tensor, other: Tensor) -> Tensor:
-    """Return a view in the shape of another tensor."""
+    """Return a view in the shape of the tensor ``other``."""
     return view(self, shape_of(other))
 
 
 @tensor_method("reshape_as")
 def reshape_as(self: Tensor, other: Tensor) -> Tensor:
-    """Return the elements in the shape of another tensor."""
+    """Return the elements in the shape of the tensor ``other``."""
     return reshape(self, shape_of(other))
 
 
@@ -320,7 +320,7 @@ def raise_expanded(shape: tuple[int, ...], have: tuple[int, ...]) -> NoReturn:
 
 @tensor_method("expand_as")
 def expand_as(self: Tensor, other: Tensor) -> Tensor:
-    """Return a view broadcast to the shape of another tensor."""
+    """Return a view broadcast to the shape of the tensor ``other``."""
     return expand(self, shape_of(other))
 
 

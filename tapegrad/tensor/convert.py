@@ -246,7 +246,7 @@ for _name, _dtype in (
 
 @tensor_method("type_as")
 def type_as(self: Tensor, other: Tensor) -> Tensor:
-    """Return the tensor in the dtype of another."""
+    """Return the tensor in the dtype of the tensor ``other``."""
     return to_dtype(self, other.dtype)
 
 

@@ -50,7 +50,7 @@ class LambdaLR(_FunctionLR):
         last_epoch: how many steps were taken before; -1 begins anew.
 
     Raises:
-        ValueError: as many functions as groups are needed.
+        ValueError: there are not as many functions as groups.
     """
 
     def _rate(self, group: Group, base: Any) -> Any:
@@ -66,7 +66,7 @@ class MultiplicativeLR(_FunctionLR):
         last_epoch: how many steps were taken before; -1 begins anew.
 
     Raises:
-        ValueError: as many functions as groups are needed.
+        ValueError: there are not as many functions as groups.
         TypeError: one is no function.
     """
 

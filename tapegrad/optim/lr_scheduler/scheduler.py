@@ -99,7 +99,7 @@ class LRScheduler:
         last_epoch: how many steps were taken before; -1 begins anew.
 
     Raises:
-        TypeError: ``optimizer`` is none.
+        TypeError: ``optimizer`` is no Optimizer.
         KeyError: ``last_epoch`` says that steps were taken, but the groups have no ``initial_lr``.
     """
 
