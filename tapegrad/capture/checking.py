@@ -74,7 +74,7 @@ class Trial:
             ] = {}  # by the program's storage: the instruction that wrote it, and where it lies now
             for part in instruction.parts or (instruction,):
                 place = places[id(part)]
-                now = {n: where for n, *where in written_by(notes.instructions[place])}
+                now = {n: (slot, other) for n, slot, other in written_by(notes.instructions[place])}
                 eager |= {storage: (place, *now[n]) for n, _, storage in written_by(part)}
             for n, _, storage in written_by(instruction):
                 place, *where = eager[storage]

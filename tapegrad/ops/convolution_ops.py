@@ -46,11 +46,12 @@ from tapegrad.kernels.conv_plan import (
 from tapegrad.kernels.conv_weight import make_weight_gradient
 from tapegrad.kernels.gemm_ir import least
 from tapegrad.kernels.reduce_lanes import add, row_reducer, step_of
-from tapegrad.native.cache import compile_function, jit
+from tapegrad.kernels.winograd import make_winograd
+from tapegrad.native.cache import jit
 from tapegrad.native.dtypes import DTYPE_NAMES, ITEM_BYTES, POINTERS, SCALARS
 from tapegrad.native.parallel import parallel_for
 from tapegrad.native.pointers import call2, int64_at, stack_words
-from tapegrad.ops.addresses import CONVOLUTION, address_of
+from tapegrad.ops.addresses import CONVOLUTION, WINOGRAD, address_of, need
 from tapegrad.ops.registry import FLOATS, OF_ENTRY, Op, declare
 from tapegrad.ops.validity import Attributes, Operands, Rule, Shape, at_least, every, is_few, needed, with_numel
 from tapegrad.runtime.blocks import give_block, size_class, take_block
@@ -66,7 +67,6 @@ from tapegrad.runtime.layout import (
     slot_of,
     state_of,
 )
-from tapegrad.runtime.machine import machine
 
 _BLOCK = 1024  # elements that are summed before float64 takes their sum
 _TASK_BYTES = 256 << 10
@@ -106,15 +106,32 @@ def weight_infer(st, frame):
 # ---- kernels ----
 
 
-def _need_correlation(dtype: int) -> None:
-    if machine.addresses[CONVOLUTION + dtype] == 0:
-        plan, task = make_correlation(dtype)
+def _make_correlate(dtype: int) -> Callable[..., int]:
+    """Return ``correlate(st, words)``, which writes what the words describe, and returns 0 or a status."""
+    plan_winograd, winograd = make_winograd(dtype)
+    plan, task = make_correlation(dtype)
 
-        def correlate(pool, words):
-            return parallel_for(pool, task, words, plan(words))
+    def run(pool, words):
+        return parallel_for(pool, task, words, plan(words))
 
-        key = f"convolution.{DTYPE_NAMES[dtype]}"
-        machine.addresses[CONVOLUTION + dtype] = compile_function(correlate, key, "int64(int64, int64)")
+    name = DTYPE_NAMES[dtype]
+    need(CONVOLUTION + dtype, run, f"convolution.{name}", "int64(int64, int64)")
+    need(WINOGRAD + dtype, winograd, f"winograd.{name}", "int64(int64, int64)")
+
+    @jit
+    def correlate(st, words):
+        p = int64_at(words)
+        size = plan_winograd(words)
+        # no storage: a captured program runs this with a state of its own, which must not take rows of tables
+        index = size_class(size)
+        p[PARTIAL] = take_block(st, index) if size > 0 else 0
+        if p[PARTIAL] == 0:  # or there is no memory for it
+            return call2(address_of(st, CONVOLUTION + dtype), state_of(st).pool, words)
+        status = call2(address_of(st, WINOGRAD + dtype), state_of(st).pool, words)
+        give_block(st, p[PARTIAL], index)
+        return status
+
+    return correlate
 
 
 def _fill_channels(dtype: int) -> Callable[..., Any]:
@@ -165,7 +182,7 @@ def _describe(st, frame, words, channels_of_result, channels_of_image, images):
 
 
 def _convolution_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
-    _need_correlation(dtype)
+    correlate = _make_correlate(dtype)
     fill_channels = _fill_channels(dtype)
 
     def kernel(st, frame):
@@ -183,7 +200,7 @@ def _convolution_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
         p[BIAS] = _bias_address(st, frame)
         if slot_of(st, input_slot(frame, 1)).numel == 0:
             return fill_channels(p[Y], p[BIAS], p[IMAGES], shape_in(y)[1], _volume(p, NO))
-        return call2(address_of(st, CONVOLUTION + dtype), state_of(st).pool, words)
+        return correlate(st, words)
 
     return kernel
 
@@ -230,7 +247,7 @@ def _describe_phase(frame, words, d, first, weight_step):
 
 
 def _transposed_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
-    _need_correlation(dtype)
+    correlate = _make_correlate(dtype)
     fill_channels = _fill_channels(dtype)
 
     def kernel(st, frame):
@@ -269,7 +286,7 @@ def _transposed_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
                     places *= _describe_phase(frame, words, 1, j, row)
                     places *= _describe_phase(frame, words, 2, k, 1)
                     if places > 0:
-                        status = call2(address_of(st, CONVOLUTION + dtype), state_of(st).pool, words)
+                        status = correlate(st, words)
                         if status < 0:
                             return status
         return 0

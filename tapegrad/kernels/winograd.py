@@ -1,0 +1,243 @@
+"""Winograd's convolution: the results of a tile from fewer multiplications than they have products.
+
+Of y = A ((G g G') * (B d B')) A', see winograd_ir, the middle is one product of matrices for each of the 16 NUMBERS of
+a tile: of a weight [M, R] and tiles [R, P]. For two results by two of 3 x 3 taps that makes 16 multiplications, not 36.
+Source: A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016.
+
+A task copies some images, or rows of one, into its thread's scratch memory (see conv), makes tiles of them, multiplies
+them by some rows of the weight at a time and writes the results. It depends on sizes only.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from tapegrad.kernels.conv import make_fill
+from tapegrad.kernels.conv_plan import (
+    BH,
+    BIAS,
+    GROUPS,
+    IMAGE,
+    IMAGES,
+    IN,
+    MB,
+    NBH,
+    NMB,
+    NO,
+    NQ,
+    OS,
+    OUT,
+    PARTIAL,
+    PER_TASK,
+    PITCH,
+    PLANE,
+    TASK_COST,
+    TILES1,
+    TILES2,
+    UNITS,
+    WB,
+    WG,
+    WM,
+    WR,
+    WT,
+    D,
+    M,
+    Q,
+    R,
+    S,
+    T,
+    W,
+    Y,
+    lay_out,
+)
+from tapegrad.kernels.gemm_ir import greatest, least
+from tapegrad.kernels.gemm_micro import host_tile, multiply_kernel
+from tapegrad.kernels.winograd_ir import (
+    PIXELS,
+    WEIGHTS,
+    Matrix,
+    each_kernel,
+    results_kernel,
+    tiles_kernel,
+)
+from tapegrad.native.cache import jit
+from tapegrad.native.dtypes import NUMPY_DTYPES
+from tapegrad.native.parallel import SCRATCH_BYTES, parallel_for
+from tapegrad.native.pointers import int64_at, stack_words
+
+NUMBERS = 16  # of a tile
+GAP = 4096  # bytes that may be read or written beyond
+_TILES, _CACHED_BYTES = 192, 448 << 10  # that are taken together, at most: they stay in the second-level cache
+_ROWS = 16  # of the weight, at a time
+# scratch memory: tiles, their products with the weight, images in four planes
+_TILES_BYTES, _PRODUCTS_BYTES = 2 << 20, 640 << 10
+_IMAGES_AT = _TILES_BYTES + _PRODUCTS_BYTES
+_IMAGES_BYTES = SCRATCH_BYTES - _IMAGES_AT - GAP
+
+
+@jit
+def has_tiles(p):
+    """Write how many tiles a correlation has; return whether it is one of 3 x 3 taps that lie side by side."""
+    p[TILES1], p[TILES2] = (p[NO + 1] + 1) // 2, (p[NO + 2] + 1) // 2
+    steps = p[S + 1] * p[S + 2] * p[D + 1] * p[D + 2] * p[OS + 1] * p[OS + 2]
+    return p[T] * p[NO] * p[IN] * steps == 1 and p[T + 1] == 3 and p[T + 2] == 3
+
+
+@jit
+def share_images(p, most):
+    """Choose how many images, or rows of tiles of one, are taken together: about ``most`` tiles."""
+    whole = p[TILES1] * p[TILES2]
+    p[Q], p[BH] = 1, p[TILES1]
+    if whole <= most:
+        p[Q] = greatest(1, least(most // whole, p[IMAGES] * p[GROUPS] // 8))
+    else:
+        p[BH] = greatest(1, most // p[TILES2])
+    p[NQ], p[NBH] = (p[IMAGES] + p[Q] - 1) // p[Q], (p[TILES1] + p[BH] - 1) // p[BH]
+    p[BH] = (p[TILES1] + p[NBH] - 1) // p[NBH]
+    p[UNITS] = p[NQ] * p[NBH] * p[GROUPS]
+    return p[Q] * p[BH] * p[TILES2]
+
+
+def make_tiles(dtype: int, matrix: Matrix, name: str) -> tuple[Callable[..., Any], ...]:
+    """Return ``row_bytes(tiles)``, ``planes_bytes(p)`` of a channel, ``transform(p, at, to, row, first, height, image,
+    images, group)``.
+
+    The last copies images to ``at`` and makes tiles [NUMBERS, channels, tiles] of them at ``to``, by ``matrix``.
+    """
+    tile = host_tile()
+    numpy_dtype = NUMPY_DTYPES[dtype]
+    size, vector_bytes, side = numpy_dtype.itemsize, tile.vector_bytes, len(matrix[0])
+    lanes = vector_bytes // size
+    fill_images, make = make_fill(dtype, tile), tiles_kernel(name, numpy_dtype, tile, matrix)
+
+    @jit
+    def row_bytes(tiles):
+        """Return the distance of rows of tiles: an odd number of vectors, so that they lie in different sets."""
+        return ((tiles + lanes - 1) // lanes + 1 | 1) * vector_bytes
+
+    @jit
+    def planes_bytes(p):
+        return 4 * (p[BH] + 1) * (p[TILES2] + 1) * size
+
+    @jit
+    def transform(p, at, to, row, first, height, image, images, group):
+        geometry = stack_words(8)
+        g = int64_at(geometry)
+        lay_out(p, p[BH], p[TILES2], p[R], 1, side, side, 0, geometry)
+        fill_images(p, geometry, at, image, images, group, 0, first, 0, 0, p[R], 0, 1, 0, 0)
+        plane, pitch = g[PLANE] * size, g[PITCH] * size
+        for q in range(images):
+            make(
+                at + q * g[IMAGE] * size, 4 * plane, plane, pitch, to + q * height * p[TILES2] * size, row, p[R] * row,
+                p[R], height, p[TILES2],
+            )  # fmt: skip
+        return 0
+
+    return row_bytes, planes_bytes, transform
+
+
+def make_winograd(dtype: int) -> tuple[Callable[..., int], ...]:
+    """Return ``plan(words)``, the bytes of the transformed weight, or 0 where another way is faster; ``run(pool,
+    words)``, which wants that memory at ``PARTIAL``.
+    """
+    tile = host_tile()
+    numpy_dtype = NUMPY_DTYPES[dtype]
+    size, tall, vector_bytes = numpy_dtype.itemsize, tile.rows, tile.vector_bytes
+    lanes, panel = vector_bytes // size, tile.vectors * vector_bytes
+    multiply = multiply_kernel(numpy_dtype, tile)
+    row_bytes, planes_bytes, transform = make_tiles(dtype, PIXELS, "pixels")
+    write, transform_taps = results_kernel(numpy_dtype, tile), each_kernel("taps", numpy_dtype, WEIGHTS)
+
+    @jit
+    def is_faster(p, tiles):
+        """Compare cycles with those of the direct way: of products by whole vectors, of transforms, of the weight.
+
+        A transform takes some three for each number; a weight that the caches do not hold, four for each element, from
+        one block of tiles to the next.
+        """
+        products, vectors = p[M] * p[R], (tiles + lanes - 1) // lanes
+        lines = p[IMAGES] * p[GROUPS] * p[TILES1] * ((p[TILES2] + lanes - 1) // lanes)
+        large = 4 * p[UNITS] * products if NUMBERS * products * size > _CACHED_BYTES else 0
+        transforms = 3 * NUMBERS * (lines * (p[M] + p[R]) + p[GROUPS] * products)
+        mine = p[UNITS] * vectors * products * NUMBERS + large + transforms
+        direct = p[IMAGES] * p[GROUPS] * p[NO + 1] * p[NO + 2] * products * 9 // lanes
+        return 10 * mine < 12 * direct
+
+    @jit
+    def plan(words):
+        p = int64_at(words)
+        if not has_tiles(p):
+            return 0
+        tiles = share_images(p, greatest(lanes, least(_TILES, _CACHED_BYTES // (NUMBERS * p[R] * size))))
+        row = row_bytes(tiles)
+        if NUMBERS * p[R] * row + GAP > _TILES_BYTES or NUMBERS * _ROWS * row + GAP > _PRODUCTS_BYTES:
+            return 0
+        if p[Q] * p[R] * planes_bytes(p) > _IMAGES_BYTES or not is_faster(p, tiles):
+            return 0
+        blocks = (p[M] + _ROWS - 1) // _ROWS
+        p[NMB] = least(greatest(1, 8 // p[UNITS]), greatest(1, p[M] // 64))
+        p[MB] = (blocks + p[NMB] - 1) // p[NMB] * _ROWS
+        p[NMB] = (p[M] + p[MB] - 1) // p[MB]
+        p[UNITS] *= p[NMB]
+        p[PER_TASK] = greatest(1, TASK_COST // (2 * NUMBERS * p[R] * least(p[M], p[MB]) * tiles + 1))
+        return p[GROUPS] * blocks * _ROWS * NUMBERS * p[R] * size
+
+    @jit
+    def prepare(words, index, scratch):
+        """Transform a block of rows of the weight: to [NUMBERS, tiles of rows, R, rows of a tile]."""
+        p = int64_at(words)
+        blocks, step = (p[M] + _ROWS - 1) // _ROWS, _ROWS * p[R] * size
+        group, first = index // blocks, index % blocks * _ROWS
+        gap, rows, columns = p[WR] * size, p[WT + 1] * size, p[WT + 2] * size
+        for m in range(first, least(first + _ROWS, p[M])):
+            source = p[W] + (group * p[WG] + m * p[WM] + p[WB]) * size
+            place = (m - first) // tall * p[R] * tall + m % tall
+            target = p[PARTIAL] + index * NUMBERS * step + place * size
+            transform_taps(source, gap, rows, columns, target, tall * size, step, p[R])
+        return 0
+
+    @jit
+    def write_results(p, scratch, row, images, height, image, channel, rows, first):
+        """Transform the products of some rows of the weight, and write the results."""
+        zero = stack_words(1)
+        int64_at(zero)[0] = 0
+        bias, step = (p[BIAS] + channel * size, size) if p[BIAS] != 0 else (zero, 0)
+        above = 2 * first
+        pixels, stride, left, columns = p[OUT + 1] * p[OUT + 2] * size, p[OUT + 2] * size, p[NO + 1] - above, p[TILES2]
+        for q in range(images):
+            x = scratch + _TILES_BYTES + q * height * columns * size
+            y = p[Y] + ((image + q) * p[GROUPS] * p[M] + channel) * pixels + above * stride
+            write(x, _ROWS * row, row, y, pixels, stride, bias, step, rows, height, columns, left, p[NO + 2])
+        return 0
+
+    @jit
+    def task(words, index, scratch):
+        p = int64_at(words)
+        depth, blocks = p[R] * size, (p[M] + _ROWS - 1) // _ROWS
+        for unit in range(index * p[PER_TASK], least((index + 1) * p[PER_TASK], p[UNITS])):
+            rest, first = unit // p[NBH], unit % p[NBH] * p[BH]
+            rest, group = rest // p[GROUPS], rest % p[GROUPS]
+            rest, image = rest // p[NQ], rest % p[NQ] * p[Q]
+            height, images = least(p[BH], p[TILES1] - first), least(p[Q], p[IMAGES] - image)
+            tiles = images * height * p[TILES2]
+            row = row_bytes(tiles)
+            transform(p, scratch + _IMAGES_AT, scratch, row, first, height, image, images, group)
+            for m0 in range(rest * p[MB], least((rest + 1) * p[MB], p[M]), _ROWS):
+                rows = least(_ROWS, p[M] - m0)
+                weight = p[PARTIAL] + (group * blocks + m0 // _ROWS) * NUMBERS * _ROWS * depth
+                for k in range(NUMBERS):
+                    multiply(
+                        weight + k * _ROWS * depth, size, tall * size, tall * depth, scratch + k * p[R] * row, row,
+                        panel, scratch + _TILES_BYTES + k * _ROWS * row, row, p[R], tiles, 0, rows,
+                    )  # fmt: skip
+                write_results(p, scratch, row, images, height, image, group * p[M] + m0, rows, first)
+        return 0
+
+    def run(pool, words):
+        p = int64_at(words)
+        p[S + 1], p[S + 2] = 2, 2  # of the planes
+        status = parallel_for(pool, prepare, words, p[GROUPS] * ((p[M] + _ROWS - 1) // _ROWS))
+        if status < 0:
+            return status
+        return parallel_for(pool, task, words, (p[UNITS] + p[PER_TASK] - 1) // p[PER_TASK])
+
+    return plan, run
