@@ -161,6 +161,13 @@ def test_the_plan_shares_memory_without_overlap_in_time_and_place():
     assert len(memory_text(program).splitlines()) == 2 + len(boxes)
 
 
+def test_the_plan_names_what_made_a_group_s_results():
+    step = tg.compile(lambda x: ((x * 2 + 1).tanh() ** 2).mean())
+    for _ in range(3):
+        step(tg.ones(2048, 16))
+    assert [box.label for box in boxes_of(program_of(step))] == ["square 2048x16 float32"]
+
+
 def test_the_plan_is_drawn(tmp_path):
     _, step, _ = training_step()
     program = program_of(step)

@@ -18,16 +18,15 @@ def boxes_of(program: Program) -> list[Box]:
     boxes = []
     for storage, offset in program.plan.places.items():
         first, last = program.plan.lifetimes[storage]
-        boxes.append(Box(first, last, offset, int(sizes[storage]), _label(program, first, storage)))
+        boxes.append(Box(first, last, offset, int(sizes[storage]), _label(program, first, last, storage)))
     return sorted(boxes, key=lambda box: (box.first, box.offset))
 
 
-def _label(program: Program, first: int, storage: int) -> str:
-    instruction = program.instructions[first]
-    for slots, storages in (
-        (instruction.results, instruction.result_storages),
-        (instruction.operands, instruction.operand_storages),
-    ):
+def _label(program: Program, first: int, last: int, storage: int) -> str:
+    alive = program.instructions[first : last + 1]  # what a group keeps may be the result of any of its instructions
+    written = [(instruction, instruction.results, instruction.result_storages) for instruction in alive]
+    read = [(instruction, instruction.operands, instruction.operand_storages) for instruction in alive]
+    for instruction, slots, storages in written + read:
         if storage in storages:
             slot = program.slot(slots[storages.index(storage)])
             shape = "x".join(map(str, shape_of_slot(slot))) or "scalar"
@@ -44,7 +43,7 @@ def memory_text(program: Program) -> str:
     boxes = boxes_of(program)
     apart = sum(box.size for box in boxes)
     lines = [
-        f"{len(boxes)} intermediate results, {size_text(apart)} in all, share {size_text(program.plan.size)}",
+        f"intermediate results: {len(boxes)} of {size_text(apart)} in all, in {size_text(program.plan.size)}",
         f"{'offset':>12} {'bytes':>12} {'from':>5} {'to':>5}  made by",
     ]
     lines += [f"{box.offset:12d} {box.size:12d} {box.first:5d} {box.last:5d}  {box.label}" for box in boxes]

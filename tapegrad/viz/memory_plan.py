@@ -42,7 +42,12 @@ def svg_of_plan(boxes: Sequence[Box], total: int, instructions: int) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
         'font-family="sans-serif" font-size="11">',
         f'<rect x="0" y="0" width="{_WIDTH}" height="{_HEIGHT}" fill="#ffffff"/>',
-        _text(_LEFT, 22, f"{len(boxes)} intermediate results, {size_text(apart)}, in {size_text(total)}", size=14),
+        _text(
+            _LEFT,
+            22,
+            f"intermediate results: {len(boxes)} of {size_text(apart)} in all, in {size_text(total)}",
+            size=14,
+        ),
     ]
     parts += _axes(across, up, floor, total, instructions)
     for k, box in enumerate(boxes):
