@@ -110,7 +110,7 @@ def derivative(name: str) -> list[str]:
         return []
     several = f"``g0`` to ``g{op.outputs - 1}`` are the gradients" if op.outputs > 1 else "``g`` is the gradient"
     made = [f"- {operand}: ``{text}``" for operand, text in rules.items()]
-    return ["", f".. rubric:: Gradients, where {several} of the result and ``y`` the result", "", *made, ""]
+    return ["", ".. rubric:: Gradients", "", f"where {several} of the result and ``y`` is the result:", "", *made, ""]
 
 
 def process(app: object, what: str, name: str, value: object, options: object, lines: list[str]) -> None:

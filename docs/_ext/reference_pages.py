@@ -99,7 +99,7 @@ def first_sentence(module: Any, marks: str = ".") -> str:
 
 def title_of(module: Any) -> str:
     """Return the title of the section with what a file defines."""
-    said = re.sub(" as users (call|see) (them|it)$", "", first_sentence(module, ".:;"))
+    said = re.sub(",? as users (call|see) (them|it)$", "", first_sentence(module, ".:;"))
     return TITLES.get(module.__name__, said)
 
 
