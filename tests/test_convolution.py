@@ -141,6 +141,43 @@ def test_large_blocks_are_cut():
         np.testing.assert_allclose(leaves[0].grad.sum().item(), w.sum() * high * wide, rtol=1e-7, atol=1e-7)
 
 
+# images, channels of a group and results of a group, groups, image, padding
+TILED = [
+    (3, 24, 40, 1, (9, 7), 1),
+    (2, 32, 16, 2, (40, 70), 2),
+    (1, 70, 20, 1, (33, 14), 0),  # channels in two parts, rows of tiles in several
+    (16, 8, 9, 1, (5, 6), 1),
+    (1, 16, 130, 1, (6, 6), 1),
+    (2, 16, 16, 1, (2, 300), 1),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", TILED, ids=str)
+def test_tiles_of_results(case, dtype):
+    """Enough channels for Winograd's tiles: values and both gradients as by the sums that define them."""
+    images, r, m, groups, image, padding = case
+    x, w = random(1, images, r * groups, *image).astype(dtype), random(2, m * groups, r, 3, 3).astype(dtype)
+    b, wide = random(3, m * groups).astype(dtype), [np.float64(each) for each in (x, w)]
+    tensors = [tg.tensor(each, requires_grad=True) for each in (x, w, b)]
+    y = F.conv2d(*tensors, padding=padding, groups=groups)
+    grid = ((1, 1), (padding, padding), (1, 1), groups)
+    g = random(4, *y.shape)
+    y.backward(tg.tensor(g.astype(dtype)))
+    expected = reference(*wide, np.float64(b), *grid)
+    turned = np.concatenate([part.swapaxes(0, 1) for part in np.split(wide[1], groups)])[..., ::-1, ::-1]
+    back = ((1, 1), (2 - padding, 2 - padding), (1, 1), groups)
+    pixels = windows(wide[0], *grid[:3], (3, 3))
+    taps = [
+        np.tensordot(left, right, ((0, 2, 3), (0, 2, 3)))
+        for left, right in zip(np.split(g, groups, 1), np.split(pixels, groups, 1), strict=True)
+    ]
+    wanted = [expected, reference(g, turned, np.zeros(r * groups), *back), np.concatenate(taps), g.sum((0, 2, 3))]
+    for found, each in zip([y.detach(), *[t.grad for t in tensors]], wanted, strict=True):
+        limit = (2e-6 if dtype == "float32" else 1e-14) * np.abs(each).max()
+        np.testing.assert_allclose(found.numpy(), each, rtol=0, atol=limit)
+
+
 def test_same_padding_is_longer_at_the_end():
     x, w = random(0, 1, 1, 6), random(1, 1, 1, 4)
     same = F.conv1d(tg.tensor(x), tg.tensor(w), padding="same")

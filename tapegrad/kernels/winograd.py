@@ -66,8 +66,9 @@ from tapegrad.native.pointers import int64_at, stack_words
 
 NUMBERS = 16  # of a tile
 GAP = 4096  # bytes that may be read or written beyond
-_TILES, _CACHED_BYTES = 192, 448 << 10  # that are taken together, at most: they stay in the second-level cache
-_ROWS = 16  # of the weight, at a time
+MOST_TILES = 192  # that are taken together
+ROWS = 16  # of the weight, or of gradients, at a time
+_CACHED_BYTES = 448 << 10  # of tiles: they stay in the second-level cache
 # scratch memory: tiles, their products with the weight, images in four planes
 _TILES_BYTES, _PRODUCTS_BYTES = 2 << 20, 640 << 10
 _IMAGES_AT = _TILES_BYTES + _PRODUCTS_BYTES
@@ -119,16 +120,16 @@ def make_tiles(dtype: int, matrix: Matrix, name: str) -> tuple[Callable[..., Any
         return 4 * (p[BH] + 1) * (p[TILES2] + 1) * size
 
     @jit
-    def transform(p, at, to, row, first, height, image, images, group):
+    def transform(p, at, to, row, first, height, image, images, group, channel, channels):
         geometry = stack_words(8)
         g = int64_at(geometry)
-        lay_out(p, p[BH], p[TILES2], p[R], 1, side, side, 0, geometry)
-        fill_images(p, geometry, at, image, images, group, 0, first, 0, 0, p[R], 0, 1, 0, 0)
+        lay_out(p, p[BH], p[TILES2], channels, 1, side, side, 0, geometry)
+        fill_images(p, geometry, at, image, images, group, 0, first, 0, channel, channels, 0, 1, 0, 0)
         plane, pitch = g[PLANE] * size, g[PITCH] * size
         for q in range(images):
             make(
-                at + q * g[IMAGE] * size, 4 * plane, plane, pitch, to + q * height * p[TILES2] * size, row, p[R] * row,
-                p[R], height, p[TILES2],
+                at + q * g[IMAGE] * size, 4 * plane, plane, pitch, to + q * height * p[TILES2] * size, row,
+                channels * row, channels, height, p[TILES2],
             )  # fmt: skip
         return 0
 
@@ -167,28 +168,28 @@ def make_winograd(dtype: int) -> tuple[Callable[..., int], ...]:
         p = int64_at(words)
         if not has_tiles(p):
             return 0
-        tiles = share_images(p, greatest(lanes, least(_TILES, _CACHED_BYTES // (NUMBERS * p[R] * size))))
+        tiles = share_images(p, greatest(lanes, least(MOST_TILES, _CACHED_BYTES // (NUMBERS * p[R] * size))))
         row = row_bytes(tiles)
-        if NUMBERS * p[R] * row + GAP > _TILES_BYTES or NUMBERS * _ROWS * row + GAP > _PRODUCTS_BYTES:
+        if NUMBERS * p[R] * row + GAP > _TILES_BYTES or NUMBERS * ROWS * row + GAP > _PRODUCTS_BYTES:
             return 0
         if p[Q] * p[R] * planes_bytes(p) > _IMAGES_BYTES or not is_faster(p, tiles):
             return 0
-        blocks = (p[M] + _ROWS - 1) // _ROWS
+        blocks = (p[M] + ROWS - 1) // ROWS
         p[NMB] = least(greatest(1, 8 // p[UNITS]), greatest(1, p[M] // 64))
-        p[MB] = (blocks + p[NMB] - 1) // p[NMB] * _ROWS
+        p[MB] = (blocks + p[NMB] - 1) // p[NMB] * ROWS
         p[NMB] = (p[M] + p[MB] - 1) // p[MB]
         p[UNITS] *= p[NMB]
         p[PER_TASK] = greatest(1, TASK_COST // (2 * NUMBERS * p[R] * least(p[M], p[MB]) * tiles + 1))
-        return p[GROUPS] * blocks * _ROWS * NUMBERS * p[R] * size
+        return p[GROUPS] * blocks * ROWS * NUMBERS * p[R] * size
 
     @jit
     def prepare(words, index, scratch):
         """Transform a block of rows of the weight: to [NUMBERS, tiles of rows, R, rows of a tile]."""
         p = int64_at(words)
-        blocks, step = (p[M] + _ROWS - 1) // _ROWS, _ROWS * p[R] * size
-        group, first = index // blocks, index % blocks * _ROWS
+        blocks, step = (p[M] + ROWS - 1) // ROWS, ROWS * p[R] * size
+        group, first = index // blocks, index % blocks * ROWS
         gap, rows, columns = p[WR] * size, p[WT + 1] * size, p[WT + 2] * size
-        for m in range(first, least(first + _ROWS, p[M])):
+        for m in range(first, least(first + ROWS, p[M])):
             source = p[W] + (group * p[WG] + m * p[WM] + p[WB]) * size
             place = (m - first) // tall * p[R] * tall + m % tall
             target = p[PARTIAL] + index * NUMBERS * step + place * size
@@ -206,13 +207,13 @@ def make_winograd(dtype: int) -> tuple[Callable[..., int], ...]:
         for q in range(images):
             x = scratch + _TILES_BYTES + q * height * columns * size
             y = p[Y] + ((image + q) * p[GROUPS] * p[M] + channel) * pixels + above * stride
-            write(x, _ROWS * row, row, y, pixels, stride, bias, step, rows, height, columns, left, p[NO + 2])
+            write(x, ROWS * row, row, y, pixels, stride, bias, step, rows, height, columns, left, p[NO + 2])
         return 0
 
     @jit
     def task(words, index, scratch):
         p = int64_at(words)
-        depth, blocks = p[R] * size, (p[M] + _ROWS - 1) // _ROWS
+        depth, blocks = p[R] * size, (p[M] + ROWS - 1) // ROWS
         for unit in range(index * p[PER_TASK], least((index + 1) * p[PER_TASK], p[UNITS])):
             rest, first = unit // p[NBH], unit % p[NBH] * p[BH]
             rest, group = rest // p[GROUPS], rest % p[GROUPS]
@@ -220,14 +221,14 @@ def make_winograd(dtype: int) -> tuple[Callable[..., int], ...]:
             height, images = least(p[BH], p[TILES1] - first), least(p[Q], p[IMAGES] - image)
             tiles = images * height * p[TILES2]
             row = row_bytes(tiles)
-            transform(p, scratch + _IMAGES_AT, scratch, row, first, height, image, images, group)
-            for m0 in range(rest * p[MB], least((rest + 1) * p[MB], p[M]), _ROWS):
-                rows = least(_ROWS, p[M] - m0)
-                weight = p[PARTIAL] + (group * blocks + m0 // _ROWS) * NUMBERS * _ROWS * depth
+            transform(p, scratch + _IMAGES_AT, scratch, row, first, height, image, images, group, 0, p[R])
+            for m0 in range(rest * p[MB], least((rest + 1) * p[MB], p[M]), ROWS):
+                rows = least(ROWS, p[M] - m0)
+                weight = p[PARTIAL] + (group * blocks + m0 // ROWS) * NUMBERS * ROWS * depth
                 for k in range(NUMBERS):
                     multiply(
-                        weight + k * _ROWS * depth, size, tall * size, tall * depth, scratch + k * p[R] * row, row,
-                        panel, scratch + _TILES_BYTES + k * _ROWS * row, row, p[R], tiles, 0, rows,
+                        weight + k * ROWS * depth, size, tall * size, tall * depth, scratch + k * p[R] * row, row,
+                        panel, scratch + _TILES_BYTES + k * ROWS * row, row, p[R], tiles, 0, rows,
                     )  # fmt: skip
                 write_results(p, scratch, row, images, height, image, group * p[M] + m0, rows, first)
         return 0
@@ -235,7 +236,7 @@ def make_winograd(dtype: int) -> tuple[Callable[..., int], ...]:
     def run(pool, words):
         p = int64_at(words)
         p[S + 1], p[S + 2] = 2, 2  # of the planes
-        status = parallel_for(pool, prepare, words, p[GROUPS] * ((p[M] + _ROWS - 1) // _ROWS))
+        status = parallel_for(pool, prepare, words, p[GROUPS] * ((p[M] + ROWS - 1) // ROWS))
         if status < 0:
             return status
         return parallel_for(pool, task, words, (p[UNITS] + p[PER_TASK] - 1) // p[PER_TASK])

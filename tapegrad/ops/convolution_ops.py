@@ -47,11 +47,12 @@ from tapegrad.kernels.conv_weight import make_weight_gradient
 from tapegrad.kernels.gemm_ir import least
 from tapegrad.kernels.reduce_lanes import add, row_reducer, step_of
 from tapegrad.kernels.winograd import make_winograd
+from tapegrad.kernels.winograd_weight import make_winograd_weight
 from tapegrad.native.cache import jit
 from tapegrad.native.dtypes import DTYPE_NAMES, ITEM_BYTES, POINTERS, SCALARS
 from tapegrad.native.parallel import parallel_for
 from tapegrad.native.pointers import call2, int64_at, stack_words
-from tapegrad.ops.addresses import CONVOLUTION, WINOGRAD, address_of, need
+from tapegrad.ops.addresses import CONVOLUTION, WINOGRAD, WINOGRAD_WEIGHT, address_of, need
 from tapegrad.ops.registry import FLOATS, OF_ENTRY, Op, declare
 from tapegrad.ops.validity import Attributes, Operands, Rule, Shape, at_least, every, is_few, needed, with_numel
 from tapegrad.runtime.blocks import give_block, size_class, take_block
@@ -296,7 +297,15 @@ def _transposed_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
 
 def _weight_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
     plan, task, combine, blocks_of = make_weight_gradient(dtype)
+    plan_winograd, winograd = make_winograd_weight(dtype)
+    need(WINOGRAD_WEIGHT + dtype, winograd, f"winograd_weight.{DTYPE_NAMES[dtype]}", "int64(int64, int64)")
     pointer, scalar = POINTERS[dtype], SCALARS[dtype]
+
+    @jit
+    def run(pool, words):
+        p = int64_at(words)
+        status = parallel_for(pool, task, words, p[PARTS] * p[NGB] * p[NMB])
+        return parallel_for(pool, combine, words, p[GROUPS] * blocks_of(p)) if status >= 0 else status
 
     def kernel(st, frame):
         x, g = slot_of(st, input_slot(frame, 0)), slot_of(st, input_slot(frame, 1))
@@ -309,17 +318,19 @@ def _weight_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
         words = stack_words(WORDS)
         p = int64_at(words)
         _describe(st, frame, words, shape_in(g)[1], shape_in(x)[1], shape_in(x)[0])
+        size = plan_winograd(words)
+        by_tiles = size > 0
+        if not by_tiles:
+            size = plan(words)
         # no storage: a captured program runs this with a state of its own, which must not take rows of tables
-        index = size_class(plan(words))
+        index = size_class(size)
         p[PARTIAL] = take_block(st, index)
         if p[PARTIAL] == 0:
             return OUT_OF_MEMORY
         p[X], p[W] = data_address(st, input_slot(frame, 0)), data_address(st, input_slot(frame, 1))
         p[Y] = data_address(st, output_slot(frame, 0))
         pool = state_of(st).pool
-        status = parallel_for(pool, task, words, p[PARTS] * p[NGB] * p[NMB])
-        if status >= 0:
-            status = parallel_for(pool, combine, words, p[GROUPS] * blocks_of(p))
+        status = call2(address_of(st, WINOGRAD_WEIGHT + dtype), pool, words) if by_tiles else run(pool, words)
         give_block(st, p[PARTIAL], index)
         return status
 
