@@ -9,6 +9,7 @@ import pytest
 import tapegrad as tg
 from tapegrad import nn, optim
 from tapegrad.capture import draw_memory, measure_limits, memory_text, profile, tracing
+from tapegrad.capture.costs import flops_of
 from tapegrad.capture.memory import boxes_of
 from tapegrad.capture.profiling import Limits
 from tapegrad.cli import main
@@ -166,6 +167,17 @@ def test_the_plan_names_what_made_a_group_s_results():
     for _ in range(3):
         step(tg.ones(2048, 16))
     assert [box.label for box in boxes_of(program_of(step))] == ["square 2048x16 float32"]
+
+
+def test_work_is_counted_by_the_program_s_own_slots():
+    weight = tg.ones(8, 5)
+    step = tg.compile(lambda x: x @ weight)
+    for _ in range(3):
+        step(tg.ones(3, 8))
+    others = [tg.ones(k) for k in range(1, 40)]  # some lie where the rows of the arguments that are gone were
+    program = program_of(step)
+    assert [flops_of(program, instruction) for instruction in program.instructions] == [2 * 3 * 8 * 5]
+    assert len(others) == 39
 
 
 def test_the_plan_is_drawn(tmp_path):

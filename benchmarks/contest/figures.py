@@ -82,7 +82,7 @@ def limit(worker: Any, key: str) -> dict[str, float]:
     # an argument's storage says nothing of its size, and intermediate results share one block
     outside = (touched & set(program.storages.outside)) | (touched & set(program.storages.kept))
     memory = inputs + program.plan.size + sum(int(rows["bytes"][storage]) for storage in outside)
-    flops = sum(map(flops_of, program.instructions)) + LOOP_FLOPS.get(key, 0)
+    flops = sum(flops_of(program, instruction) for instruction in program.instructions) + LOOP_FLOPS.get(key, 0)
     moved = sum(bytes_of(program, program.instructions[first:end]) for first, end in program.spans)
     size = 1 << int(np.ceil(np.log2(min(max(memory, SMALLEST), LARGEST))))
     dtype = str(PROBLEMS[key]().inputs[0].dtype)

@@ -32,23 +32,26 @@ def shape_of_slot(slot: int) -> list[int]:
     return row["shape"][: row["ndim"]].tolist()
 
 
-def flops_of(instruction: Instruction) -> int:
+def flops_of(program: Program, instruction: Instruction) -> int:
     """Return the multiplications and additions of a product or a convolution; 0 for other instructions."""
+
+    def shape(slot: int) -> list[int]:
+        return shape_of_slot(program.slot(slot)) if slot >= 0 else []
+
     name = instruction.op.name
-    first = shape_of_slot(instruction.operands[0]) if instruction.operands and instruction.operands[0] >= 0 else []
-    result = shape_of_slot(instruction.first_result)
+    operands, result = [shape(slot) for slot in instruction.operands], shape(instruction.first_result)
     if name in _INNER:
-        return 2 * math.prod(result) * first[_INNER[name]]
+        return 2 * math.prod(result) * operands[0][_INNER[name]]
     if name == "mm_tn":  # over all leading dimensions
-        return 2 * math.prod(first) * result[-1]
+        return 2 * math.prod(operands[0]) * result[-1]
     if name == "convolution_nd":  # each output: a kernel over its group's channels
-        return 2 * math.prod(result) * math.prod(shape_of_slot(instruction.operands[1])[1:])
+        return 2 * math.prod(result) * math.prod(operands[1][1:])
     if name == "convolution_transposed":
-        return 2 * math.prod(first) * math.prod(shape_of_slot(instruction.operands[1])[1:])
+        return 2 * math.prod(operands[0]) * math.prod(operands[1][1:])
     if name == "convolution_weight":
-        return 2 * math.prod(shape_of_slot(instruction.operands[1])) * math.prod(result[1:])
+        return 2 * math.prod(operands[1]) * math.prod(result[1:])
     if name in ("attention", "attention_backward"):
-        query, key = (shape_of_slot(instruction.operands[k + (name != "attention")]) for k in (0, 1))
+        query, key = (operands[k + (name != "attention")] for k in (0, 1))
         return (4 if name == "attention" else 10) * math.prod(query) * key[-2]
     return 0
 

@@ -204,7 +204,7 @@ def rows_of(program: Program, times: Sequence[float]) -> list[Row]:
                 shape=tuple(shape_of_slot(slot)),
                 dtype=DTYPE_NAMES[code],
                 seconds=seconds,
-                flops=sum(map(flops_of, members)),
+                flops=sum(flops_of(program, member) for member in members),
                 bytes=bytes_of(program, members),
             )
         )
