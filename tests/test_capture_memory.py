@@ -35,6 +35,26 @@ def test_blocks_that_a_programs_kernels_have_taken_come_back():
     assert mine <= free_blocks(machine.state) | free_blocks(again.variants[0].program._state[0])
 
 
+def test_a_recording_holds_no_large_results_that_are_gone():
+    in_use = []
+
+    def function(x):
+        before = tg.memory_stats()["in_use"]
+        for k in range(10):
+            x = x * (1.0 + k)
+        in_use.append((tg.memory_stats()["in_use"] - before) / (4 * x.numel()))
+        return x.sum()
+
+    for elements, most in ((1 << 20, 4), (1 << 10, 20)):  # small ones may become constants
+        captured = tg.compile(function)
+        for seed in range(3):
+            assert (
+                captured(tg.full((elements,), 0.5 + seed)).item() == function(tg.full((elements,), 0.5 + seed)).item()
+            )
+        assert max(in_use) < most
+        in_use.clear()
+
+
 def test_captures_that_are_dropped_leave_no_memory_behind():
     weights = tg.ones(300)
 

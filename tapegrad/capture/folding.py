@@ -1,4 +1,7 @@
-"""Pass: what depends on constants alone is not computed again: its value in the recording is a constant too."""
+"""Pass: what depends on constants alone is not computed again: its value in the recording is a constant too.
+
+Larger constants than RECORDED_BYTES would take more from the caches than computing them takes time.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,7 @@ from typing import Any
 
 from tapegrad.capture.notes import Instruction
 from tapegrad.capture.values import is_pure, write_counts
-
-MOST_BYTES = 1 << 20  # of a constant: larger ones would take more from the caches than computing them takes time
+from tapegrad.runtime.memory import RECORDED_BYTES
 
 
 def without_constants(
@@ -30,7 +32,7 @@ def without_constants(
     for instruction in instructions:
         of_constants = constants.issuperset(instruction.reads()) and is_pure(instruction, temporary, counts)
         results = [storage for storage in instruction.result_storages if storage >= 0] if of_constants else []
-        if results and sum(sizes[storage] for storage in results) <= MOST_BYTES:
+        if results and sum(sizes[storage] for storage in results) <= RECORDED_BYTES:
             constants.update(results)
         else:
             kept.append(instruction)

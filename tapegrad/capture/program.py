@@ -38,6 +38,7 @@ from tapegrad.runtime.layout import (
     STATE,
 )
 from tapegrad.runtime.machine import WORKSPACE_BYTES, machine
+from tapegrad.runtime.memory import RECORDED_BYTES
 
 _COPIED = 1 << 16  # bytes of an output from which a run writes it into a new tensor: of a smaller one it makes a copy
 
@@ -213,10 +214,12 @@ class Program:
             machine.release_block(storage)
         widen_lifetimes(self.groups, lifetimes)
         plan = plan_memory(lifetimes, {storage: int(rows["bytes"][storage]) for storage in lifetimes})
-        self._block = np.empty(plan.size + 64, np.uint8)
-        start = (self._block.ctypes.data + 63) // 64 * 64
         for storage in plan.places:
             machine.release_block(storage)
+        if plan.size > RECORDED_BYTES:
+            machine.trim()  # the recording's blocks: there will be no more eager calls of this size
+        self._block = np.empty(plan.size + 64, np.uint8)
+        start = (self._block.ctypes.data + 63) // 64 * 64
         rows["address"][[*plan.places]] = start + np.array([*plan.places.values()], np.int64)
         return plan
 

@@ -64,7 +64,7 @@ from tapegrad.runtime.layout import (
     storage_row,
     strides_in,
 )
-from tapegrad.runtime.memory import new_slot, new_storage, release, retain, retain_row, share_memory
+from tapegrad.runtime.memory import new_result, new_slot, release, retain, retain_row, share_memory
 from tapegrad.runtime.promote import common_dtype, retype_number
 from tapegrad.runtime.record import is_capturing, note_run
 from tapegrad.runtime.strides import copy_geometry, last_offset, mark_layout, set_contiguous
@@ -213,7 +213,7 @@ def _allocate(st, slot):
     row = slot_of(st, slot)
     if not set_contiguous(row):
         return SIZE_OVERFLOW
-    storage = new_storage(st, row.numel * item_bytes(row.dtype))
+    storage = new_result(st, row.numel * item_bytes(row.dtype))
     if storage < 0:
         return storage
     row.storage = storage
@@ -486,7 +486,7 @@ def _run_plain(st, op, spec, frame):
     row.dtype = dtype
     copy_geometry(row, first)
     row.flags = CONTIGUOUS
-    storage = new_storage(st, row.numel * item_bytes(dtype))
+    storage = new_result(st, row.numel * item_bytes(dtype))
     if storage < 0:
         return storage
     row.storage = storage

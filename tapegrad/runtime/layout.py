@@ -110,6 +110,7 @@ STORAGE = np.dtype(
         ("owner", "i8"),
         ("read_only", "i8"),
         ("made_in", "i8"),  # the number of the capture that it was made in, or 0
+        ("computed", "i8"),  # whether it was made for an op's result
     ]
 )
 

@@ -30,6 +30,7 @@ from tapegrad.runtime.strides import copy_geometry
 from tapegrad.runtime.threads import drop_owner
 
 _LARGEST = 1 << 45  # bytes: there are no size classes beyond
+RECORDED_BYTES = 1 << 20  # of a result, from which a recording does not keep it when it dies
 
 
 @jit
@@ -68,6 +69,16 @@ def foreign_storage(st, address, size, index, owner, read_only):
     row.owner = owner
     row.read_only = read_only
     row.made_in = state.capture_id
+    row.computed = 0
+    return storage
+
+
+@jit
+def new_result(st, size):
+    """Return a new storage for what an op computes; see new_storage."""
+    storage = new_storage(st, size)
+    if storage >= 0:
+        storage_row(state_of(st).storages, storage).computed = 1
     return storage
 
 
@@ -80,6 +91,9 @@ def release_storage(st, storage):
         return
     owner = row.owner
     if state.capture_id != 0 and row.made_in == state.capture_id and owner < 0:
+        if row.computed != 0 and row.bytes > RECORDED_BYTES and row.size_class >= 0:
+            give_block(st, row.address, row.size_class)
+            row.size_class = -1
         row.owner = state.storages_aside
         state.storages_aside = storage
         return
