@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from peak import CHAINS, address_call, copy_loop, fma_loop
 
+import tapegrad as tg
 from tapegrad.kernels.gemm_micro import host_tile
 from tapegrad.native.cache import cache_counts
 
@@ -176,3 +177,14 @@ def time_over_peak(call: Call, flops: float, dtype: str = "float32", wanted: flo
 def time_over_copy(call: Call, moved: float, wanted: float = 5 * SECONDS) -> float:
     """Return how many times as long as copying the bytes that it has to move a call takes."""
     return four_digits(quotient(repeated(call), copies(), wanted, quantile=0.1) * 2 * COPIED_BYTES / moved)
+
+
+def captured(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+    """Return the function captured and replayed, with the kernels that it would else compile after many replays."""
+    compiled = tg.compile(function)
+    for _ in range(WARMING):
+        compiled(*arguments)
+    for variant in compiled.variants:
+        if variant.program:
+            variant.program.generate()
+    return compiled

@@ -109,6 +109,15 @@ def test_twice_the_work_takes_twice_the_turns(measuring):
     assert 1.6 < twice / once < 2.5
 
 
+def test_captured_functions_do_not_compile_later(measuring, tmp_path, monkeypatch):
+    monkeypatch.setenv("TAPEGRAD_CACHE_DIR", str(tmp_path))
+    x = tg.ones(1 << 18)  # about as long as a loop takes to compile, after a thousand replays
+    replayed = measuring.captured(lambda x: (x * 1.5 + 0.25) * x - x / 3, x)
+    with measuring.nothing_compiled():
+        for _ in range(3000):
+            replayed(x)
+
+
 def test_what_is_no_straight_line_is_an_error(suite):
     straight_line, sizes = suite["bench_scaling"].straight_line, [10, 100, 1000, 10_000]
     exponent, distance = straight_line(sizes, [5e-6 + 4e-7 * n for n in sizes])
