@@ -3,14 +3,23 @@
 A busy machine makes everything slower, for a while, by up to twice. So what is measured takes turns, in rounds of a
 fraction of a millisecond, with a control loop, whose work never changes, and the quotient of the two counts. What one
 thread does is timed by the processor's time, which does not go on while other processes run. The shortest rounds
-count, in the best of some windows with pauses between: neighbours only ever add to a time. On two cores with fifteen
-processes running, the quotient of the shortest rounds came back within 3 % in most processes; that of the rounds'
-tenth percentiles was off by 20 to 50 % in one of five. A copy's shortest round is an exception as often as it is the
-rule, so beside copies it is the percentile.
+count, in the best of some windows with pauses between: neighbours only ever add to a time. A copy's shortest round is
+an exception as often as it is the rule, so beside copies it is the percentile.
+
+Against two things no window helps, measured on two cores of a shared virtual machine:
+
+- Who works on the core's other hardware thread, a program of the machine's other guests perhaps, slows most of what is
+  measured by 1.3 (exp), 1.5 (scatter_add, calls from Python) or 2 times, but the multiply-adds, which leave most of
+  the core idle, by 1.1 at most. It comes for half a second or half a minute.
+- In one process of some, a kernel is slower from the first to the last round: argmax and max_along 2.7 times in one of
+  seven, tanh 1.7 times in one of three, none in the next sixteen. Where the operands lie does not matter.
+
+So ``Beside`` can be measured window by window, and ``bench_quick`` takes windows minutes apart, in several processes.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -31,7 +40,7 @@ WALL, PROCESSOR = time.perf_counter, time.process_time
 
 ROUND_SECONDS = 2e-4  # a contestant's turn, where one call is shorter
 SECONDS = 0.3  # of rounds
-ROUNDS = 5  # at least, in each window
+ROUNDS = 3  # at least, in each window
 WINDOWS = 3  # of rounds
 PAUSE = 0.4  # seconds between windows: neighbours that take the caches do so for seconds
 WARMING = 4  # calls: a captured function is run twice, then replayed
@@ -122,31 +131,80 @@ def copies() -> Run:
     return run
 
 
-def quotient(run: Run, control: Run, wanted: float = SECONDS, clock: Clock = PROCESSOR, quantile: float = 0.0) -> float:
-    """Return the time of one run in turns of a control that runs beside it, from that quantile of the rounds' times.
+class Beside:
+    """What is measured, and a control that runs beside it.
 
-    It takes about ``wanted`` seconds of the clock, in windows; the smallest of their quotients counts.
-
-    Raises:
-        CompiledWhileTimingError: something was compiled after the first runs, which warm up.
+    Args:
+        run: what is measured.
+        control: what it is measured in.
+        scale: what the quotient is multiplied by.
+        wanted: about how many seconds of the clock it takes, in windows, once it is warm.
+        clock: that both are timed by.
+        quantile: of the rounds' times that counts.
     """
-    run(WARMING)
-    control(WARMING)
-    runs = {"run": run, "control": control}
-    with nothing_compiled():
-        turns = {name: turns_in(each, clock=clock) for name, each in runs.items()}
-        round_seconds = sum(seconds(each, turns[name], clock) * turns[name] for name, each in runs.items())
-        rounds = max(ROUNDS, int(wanted / WINDOWS / round_seconds))
-        return min(_quotient_in_rounds(runs, rounds, turns, clock, quantile, wait=k > 0) for k in range(WINDOWS))
+
+    def __init__(
+        self,
+        run: Run,
+        control: Run,
+        scale: float = 1.0,
+        wanted: float = SECONDS,
+        clock: Clock = PROCESSOR,
+        quantile: float = 0.0,
+    ) -> None:
+        self._runs = {"run": run, "control": control}
+        self._scale, self._wanted, self._clock, self._quantile = scale, wanted, clock, quantile
+
+    def prepare(self) -> None:
+        """Warm up, and find out how many runs make a turn.
+
+        Raises:
+            CompiledWhileTimingError: something was compiled after the first runs.
+        """
+        for run in self._runs.values():
+            run(WARMING)
+        with nothing_compiled():
+            self._turns = {name: turns_in(run, clock=self._clock) for name, run in self._runs.items()}
+            times = in_rounds(self._runs, 1, self._turns, self._clock)
+        self._round_seconds = sum(times[name][0] * self._turns[name] for name in times)
+
+    def window(self, share: float = 1 / WINDOWS) -> float:
+        """Return the time of a run in turns of the control, times the scale, from a share of the seconds wanted.
+
+        Raises:
+            CompiledWhileTimingError: something was compiled meanwhile.
+        """
+        rounds = max(ROUNDS, int(self._wanted * share / self._round_seconds))
+        with nothing_compiled():
+            times = in_rounds(self._runs, rounds, self._turns, self._clock)
+        run, control = (float(np.quantile(times[name], self._quantile)) for name in ("run", "control"))
+        return self._scale * run / control
+
+    def measured(self) -> float:
+        """Return the least of some windows with pauses between; within ``put_off`` nan, and it is measured later."""
+        if _put_off is not None:
+            _put_off.append(self)
+            return math.nan
+        self.prepare()
+        windows = [self.window()]
+        for _ in range(WINDOWS - 1):
+            time.sleep(PAUSE)
+            windows.append(self.window())
+        return four_digits(min(windows))
 
 
-def _quotient_in_rounds(
-    runs: Mapping[str, Run], rounds: int, turns: Mapping[str, int], clock: Clock, quantile: float, wait: bool
-) -> float:
-    if wait:
-        time.sleep(PAUSE)
-    times = in_rounds(runs, rounds, turns, clock)
-    return float(np.quantile(times["run"], quantile) / np.quantile(times["control"], quantile))
+_put_off: list[Beside] | None = None
+
+
+@contextmanager
+def put_off() -> Iterator[list[Beside]]:
+    """Measure nothing within the block; what would have been is in the list, for who measures much in turns."""
+    global _put_off
+    _put_off = found = []
+    try:
+        yield found
+    finally:
+        _put_off = None
 
 
 def shortest(call: Call, wanted: float = SECONDS) -> float:
@@ -164,19 +222,19 @@ def four_digits(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def relative_time(call: Call, wanted: float = SECONDS) -> float:
-    """Return the time of a call in turns of the control loop ``multiply_adds``: in units of some 6 cycles."""
-    return four_digits(quotient(repeated(call), multiply_adds(), wanted))
+def relative_time(call: Call, operations: int = 1, wanted: float = SECONDS) -> float:
+    """Return the time of each operation in a call in turns of the control loop ``multiply_adds``, some 6 cycles."""
+    return Beside(repeated(call), multiply_adds(), 1 / operations, wanted).measured()
 
 
-def time_over_peak(call: Call, flops: float, dtype: str = "float32", wanted: float = SECONDS) -> float:
+def time_over_peak(call: Call, flops: float, dtype: str = "float32") -> float:
     """Return how many times as long as at the peak of multiply-adds a call takes: 1 over its fraction of the peak."""
-    return four_digits(quotient(repeated(call), multiply_adds(dtype), wanted) * flops_of_turn(dtype) / flops)
+    return Beside(repeated(call), multiply_adds(dtype), flops_of_turn(dtype) / flops).measured()
 
 
-def time_over_copy(call: Call, moved: float, wanted: float = 5 * SECONDS) -> float:
+def time_over_copy(call: Call, moved: float) -> float:
     """Return how many times as long as copying the bytes that it has to move a call takes."""
-    return four_digits(quotient(repeated(call), copies(), wanted, quantile=0.1) * 2 * COPIED_BYTES / moved)
+    return Beside(repeated(call), copies(), 2 * COPIED_BYTES / moved, 5 * SECONDS, quantile=0.1).measured()
 
 
 def captured(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:

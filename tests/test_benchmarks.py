@@ -4,6 +4,7 @@ import importlib
 import inspect
 import itertools
 import json
+import math
 import os
 import re
 import subprocess
@@ -107,6 +108,37 @@ def test_twice_the_work_takes_twice_the_turns(measuring):
     x = tg.ones(20_000)
     once, twice = measuring.relative_time(x.exp), measuring.relative_time(lambda: (x.exp(), x.exp()))
     assert 1.6 < twice / once < 2.5
+
+
+class Watched:
+    """A benchmark as those that the quick suite is made of."""
+
+    def track_exp(self):
+        return sys.modules["measuring"].relative_time(tg.ones(1000).exp)
+
+    def track_bad(self):
+        raise ValueError("no such op")
+
+
+def test_quick_suite_has_windows_or_what_went_wrong(suite, monkeypatch):
+    quick = suite["bench_quick"]
+    monkeypatch.setattr(quick, "CASES", {"exp": (Watched, "track_exp", ()), "bad": (Watched, "track_bad", ())})
+    found = quick.windows_of_all()
+    assert len(found["exp"]) == quick.SWEEPS and all(0 < each < math.inf for each in found["exp"])
+    assert found["bad"] == "ValueError: no such op"
+    watched = quick.Quick().track_watched
+    assert min(found["exp"]) * 0.99 < watched([found, found], "exp") < max(found["exp"]) * 1.01
+    with pytest.raises(RuntimeError, match="no such op"):
+        watched([found, found], "bad")
+
+
+def test_what_is_put_off_is_measured_later(measuring):
+    with measuring.put_off() as found:
+        assert math.isnan(measuring.relative_time(tg.ones(20_000).exp, operations=2))
+    (beside,) = found
+    beside.prepare()
+    whole = measuring.relative_time(tg.ones(20_000).exp)
+    assert 1.6 < whole / min(beside.window() for _ in range(4)) < 2.5
 
 
 def test_captured_functions_do_not_compile_later(measuring, tmp_path, monkeypatch):

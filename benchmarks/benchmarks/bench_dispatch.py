@@ -57,22 +57,20 @@ class Chains:
         return tg.autograd.grad(chain(self.x, self.w), self.x, self.ones)[0]
 
     def track_relative_time_recording(self):
-        return measuring.four_digits(measuring.relative_time(lambda: chain(self.x, self.w)) / LENGTH)
+        return measuring.relative_time(lambda: chain(self.x, self.w), LENGTH)
 
     def track_relative_time_sweep(self):
         y = chain(self.x, self.w)
-        return measuring.four_digits(
-            measuring.relative_time(lambda: tg.autograd.grad(y, self.x, self.ones, retain_graph=True)) / LENGTH
-        )
+        return measuring.relative_time(lambda: tg.autograd.grad(y, self.x, self.ones, retain_graph=True), LENGTH)
 
     def track_relative_time_forward_and_backward(self):
-        return measuring.four_digits(measuring.relative_time(self.forward_and_backward) / LENGTH)
+        return measuring.relative_time(self.forward_and_backward, LENGTH)
 
     def track_relative_time_replay(self):
-        return measuring.four_digits(measuring.relative_time(lambda: self.replayed(self.ones)) / LENGTH)
+        return measuring.relative_time(lambda: self.replayed(self.ones), LENGTH)
 
     def track_relative_time_replayed_forward_and_backward(self):
-        return measuring.four_digits(measuring.relative_time(self.replayed_step) / LENGTH)
+        return measuring.relative_time(self.replayed_step, LENGTH)
 
 
 for _name, _function in vars(Chains).items():

@@ -63,6 +63,6 @@ class Relative:
         self.step = step_of(step, how == "captured")
 
     def track_relative_time(self, step, how):
-        return measuring.relative_time(self.step, 0.4)
+        return measuring.relative_time(self.step, wanted=0.4)
 
     track_relative_time.unit = "turns"

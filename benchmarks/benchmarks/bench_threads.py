@@ -43,9 +43,9 @@ class Scaling:
 
             return run
 
-        found = measuring.quotient(on(threads), on(1), 1.0, measuring.WALL) * threads
+        found = measuring.Beside(on(threads), on(1), threads, 1.0, measuring.WALL).measured()
         tg.set_num_threads(1)
-        return measuring.four_digits(found)
+        return found
 
     track_relative_to_ideal.unit = "times the ideal time"
 
