@@ -84,6 +84,19 @@ def has_tiles(p):
 
 
 @jit
+def vectors_of_rows(p, lanes):
+    """Return how many vectors of tiles a channel of all images has, each row of tiles by itself."""
+    return p[IMAGES] * p[GROUPS] * p[TILES1] * ((p[TILES2] + lanes - 1) // lanes)
+
+
+@jit
+def direct_cycles(p, lanes):
+    """Return how many cycles the direct way takes: its multiplications, and a fifth more."""
+    products = p[IMAGES] * p[GROUPS] * p[NO + 1] * p[NO + 2] * p[M] * p[R] * 9
+    return products // lanes * 6 // 5
+
+
+@jit
 def share_images(p, most):
     """Choose how many images, or rows of tiles of one, are taken together: about ``most`` tiles."""
     whole = p[TILES1] * p[TILES2]
@@ -156,12 +169,9 @@ def make_winograd(dtype: int) -> tuple[Callable[..., int], ...]:
         one block of tiles to the next.
         """
         products, vectors = p[M] * p[R], (tiles + lanes - 1) // lanes
-        lines = p[IMAGES] * p[GROUPS] * p[TILES1] * ((p[TILES2] + lanes - 1) // lanes)
         large = 4 * p[UNITS] * products if NUMBERS * products * size > _CACHED_BYTES else 0
-        transforms = 3 * NUMBERS * (lines * (p[M] + p[R]) + p[GROUPS] * products)
-        mine = p[UNITS] * vectors * products * NUMBERS + large + transforms
-        direct = p[IMAGES] * p[GROUPS] * p[NO + 1] * p[NO + 2] * products * 9 // lanes
-        return 10 * mine < 12 * direct
+        transforms = 3 * NUMBERS * (vectors_of_rows(p, lanes) * (p[M] + p[R]) + p[GROUPS] * products)
+        return p[UNITS] * vectors * products * NUMBERS + large + transforms < direct_cycles(p, lanes)
 
     @jit
     def plan(words):

@@ -36,7 +36,17 @@ from tapegrad.kernels.conv_plan import (
 from tapegrad.kernels.gemm_ir import greatest, least
 from tapegrad.kernels.gemm_micro import host_tile, multiply_kernel
 from tapegrad.kernels.gemm_pack import pack_kernel
-from tapegrad.kernels.winograd import GAP, MOST_TILES, NUMBERS, ROWS, has_tiles, make_tiles, share_images
+from tapegrad.kernels.winograd import (
+    GAP,
+    MOST_TILES,
+    NUMBERS,
+    ROWS,
+    direct_cycles,
+    has_tiles,
+    make_tiles,
+    share_images,
+    vectors_of_rows,
+)
 from tapegrad.kernels.winograd_ir import PIXELS, RESULTS, WEIGHTS, each_kernel, transposed
 from tapegrad.native.cache import jit
 from tapegrad.native.dtypes import NUMPY_DTYPES, POINTERS
@@ -75,12 +85,10 @@ def make_winograd_weight(dtype: int) -> tuple[Callable[..., int], ...]:
     def is_faster(p, tiles):
         """Compare cycles with those of the direct way: of products, transforms and packing, of sums in memory."""
         products, vectors = p[M] * p[R], (p[R] + lanes - 1) // lanes
-        lines = p[IMAGES] * p[GROUPS] * p[TILES1] * ((p[TILES2] + lanes - 1) // lanes)
-        transforms = 3 * NUMBERS * lines * (p[M] * ((p[R] + p[RC] - 1) // p[RC]) + p[R])
+        chunks = (p[R] + p[RC] - 1) // p[RC]
+        transforms = 3 * NUMBERS * vectors_of_rows(p, lanes) * (p[M] * chunks + p[R])
         sums = 8 * p[UNITS] * products + 100 * p[GROUPS] * products
-        mine = p[UNITS] * tiles * NUMBERS * (p[M] + 2) * vectors + transforms + sums
-        direct = p[IMAGES] * p[GROUPS] * p[NO + 1] * p[NO + 2] * products * 9 // lanes
-        return 10 * mine < 12 * direct
+        return p[UNITS] * tiles * NUMBERS * (p[M] + 2) * vectors + transforms + sums < direct_cycles(p, lanes)
 
     @jit
     def plan(words):
