@@ -8,11 +8,11 @@ an exception as often as it is the rule, so beside copies it is the percentile.
 
 Against two things no window helps, measured on two cores of a shared virtual machine:
 
-- Who works on the core's other hardware thread, a program of the machine's other guests perhaps, slows most of what is
-  measured by 1.3 (exp), 1.5 (scatter_add, calls from Python) or 2 times, but the multiply-adds, which leave most of
-  the core idle, by 1.1 at most. It comes for half a second or half a minute.
+- Something, by its pattern a guest on the core's other hardware thread (a program on this machine's other processor
+  had no such effect), slows most of what is measured by 1.3 (exp), 1.5 (scatter_add, calls from Python) or 2 times,
+  but the multiply-adds, which leave most of the core idle, by some 1.1. It comes for half a second or half a minute.
 - In one process of some, a kernel is slower from the first to the last round: argmax and max_along 2.7 times in one of
-  seven, tanh 1.7 times in one of three, none in the next sixteen. Where the operands lie does not matter.
+  seven, tanh 1.7 times in one of three, but not in the next sixteen. Where its operands lay made no difference to tanh.
 
 So ``Beside`` can be measured window by window, and ``bench_quick`` takes windows minutes apart, in several processes.
 """
