@@ -28,7 +28,7 @@ def _word(v: Vectors, address: ir.Value, index: int) -> ir.Value:
     return v.builder.load(v.builder.bitcast(v.at(address, 8 * index), _WORD_POINTER))
 
 
-def _lanes_between(v: Vectors, low: ir.Value, high: ir.Value) -> ir.Value:
+def lanes_between(v: Vectors, low: ir.Value, high: ir.Value) -> ir.Value:
     """Return the mask of the lanes from ``low`` up to ``high`` - 1, which may be any int64."""
     builder, limits = v.builder, []
     kind = ir.VectorType(I32, v.lanes)
@@ -136,7 +136,7 @@ def _store_segments(
                 v.store(total, row)
                 row = v.at(row, rsc)
         with partial:
-            mask = _lanes_between(v, low, high)
+            mask = lanes_between(v, low, high)
             with builder.if_else(adding) as (add, put):
                 for branch, accumulates in ((add, True), (put, False)):
                     with branch:
@@ -219,16 +219,16 @@ def _emit_fill(
     across = builder.mul(step, I64(v.size))
     outer = Loop(builder, channels, [target, v.at(source, builder.mul(first, I64(v.size)))])
     to, image = outer.values
-    _prefetch(v, v.at(image, jump), builder.mul(rows, stride))
+    prefetch_channel(v, v.at(image, jump), builder.mul(rows, stride))
     columns = Loop(builder, count, [I64(0), to])
     u, y = columns.values
     x = v.at(image, builder.mul(u, across))
-    inside = _lanes_between(v, I64(0), builder.sub(total, u))
+    inside = lanes_between(v, I64(0), builder.sub(total, u))
     span = builder.sub(low, u), builder.sub(high, u)
     y = _fill_rows(v, above, y, pitch, x, stride, lambda _, y: v.store(v.zero, y, inside))
     with builder.if_else(builder.icmp_signed("==", step, I64(1))) as (dense, other):
         with dense:
-            read = _lanes_between(v, *span)
+            read = lanes_between(v, *span)
             _fill_rows(v, rows, y, pitch, x, stride, lambda x, y: v.store(v.load(x, read), y, inside))
         with other, builder.if_else(builder.icmp_signed("==", step, I64(2))) as (halves, sparse):
             with halves:
@@ -242,7 +242,7 @@ def _emit_fill(
     outer.close([v.at(to, gap), v.at(image, jump)])
 
 
-def _prefetch(v: Vectors, image: ir.Value, size: ir.Value) -> None:
+def prefetch_channel(v: Vectors, image: ir.Value, size: ir.Value) -> None:
     """Ask for the next channel: the places of its rows follow no pattern that the processor would see."""
     loop = Loop(v.builder, v.builder.sdiv(size, I64(64)), [image])
     v.prefetch(loop.values[0])
@@ -264,7 +264,7 @@ def _even_masks(v: Vectors, low: ir.Value, high: ir.Value) -> list[ir.Value]:
     builder = v.builder
     low, high = builder.mul(low, I64(2)), builder.sub(builder.mul(high, I64(2)), I64(1))
     starts = (I64(0), I64(v.lanes))
-    return [_lanes_between(v, builder.sub(low, start), builder.sub(high, start)) for start in starts]
+    return [lanes_between(v, builder.sub(low, start), builder.sub(high, start)) for start in starts]
 
 
 def _load_even(v: Vectors, x: ir.Value, masks: list[ir.Value]) -> ir.Value:

@@ -4,19 +4,17 @@ Of y = A ((G g G') * (B d B')) A', see winograd_ir, the middle is one product of
 a tile: of a weight [M, R] and tiles [R, P]. For two results by two of 3 x 3 taps that makes 16 multiplications, not 36.
 Source: A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016.
 
-A task copies some images, or rows of one, into its thread's scratch memory (see conv), makes tiles of them, multiplies
-them by some rows of the weight at a time and writes the results. It depends on sizes only.
+A task makes tiles of some images, or of rows of one, in its thread's scratch memory, multiplies them by rows of the
+weight, some at a time, and writes the results. It depends on sizes only.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from tapegrad.kernels.conv import make_fill
 from tapegrad.kernels.conv_plan import (
     BH,
     BIAS,
     GROUPS,
-    IMAGE,
     IMAGES,
     IN,
     MB,
@@ -28,8 +26,6 @@ from tapegrad.kernels.conv_plan import (
     OUT,
     PARTIAL,
     PER_TASK,
-    PITCH,
-    PLANE,
     TASK_COST,
     TILES1,
     TILES2,
@@ -39,6 +35,7 @@ from tapegrad.kernels.conv_plan import (
     WM,
     WR,
     WT,
+    B,
     D,
     M,
     Q,
@@ -46,8 +43,8 @@ from tapegrad.kernels.conv_plan import (
     S,
     T,
     W,
+    X,
     Y,
-    lay_out,
 )
 from tapegrad.kernels.gemm_ir import greatest, least
 from tapegrad.kernels.gemm_micro import host_tile, multiply_kernel
@@ -69,10 +66,8 @@ GAP = 4096  # bytes that may be read or written beyond
 MOST_TILES = 192  # that are taken together
 ROWS = 16  # of the weight, or of gradients, at a time
 _CACHED_BYTES = 448 << 10  # of tiles: they stay in the second-level cache
-# scratch memory: tiles, their products with the weight, images in four planes
-_TILES_BYTES, _PRODUCTS_BYTES = 2 << 20, 640 << 10
-_IMAGES_AT = _TILES_BYTES + _PRODUCTS_BYTES
-_IMAGES_BYTES = SCRATCH_BYTES - _IMAGES_AT - GAP
+_TILES_BYTES = 3 << 20  # of scratch memory; the rest is for their products with the weight
+_PRODUCTS_BYTES = SCRATCH_BYTES - _TILES_BYTES
 
 
 @jit
@@ -112,16 +107,14 @@ def share_images(p, most):
 
 
 def make_tiles(dtype: int, matrix: Matrix, name: str) -> tuple[Callable[..., Any], ...]:
-    """Return ``row_bytes(tiles)``, ``planes_bytes(p)`` of a channel, ``transform(p, at, to, row, first, height, image,
-    images, group)``.
+    """Return ``row_bytes(tiles)``, ``transform(p, to, row, first, height, image, images, group, channel, channels)``.
 
-    The last copies images to ``at`` and makes tiles [NUMBERS, channels, tiles] of them at ``to``, by ``matrix``.
+    The latter makes tiles [numbers, channels, tiles] of images at ``to``, by ``matrix``, ``row`` bytes apart.
     """
     tile = host_tile()
     numpy_dtype = NUMPY_DTYPES[dtype]
-    size, vector_bytes, side = numpy_dtype.itemsize, tile.vector_bytes, len(matrix[0])
-    lanes = vector_bytes // size
-    fill_images, make = make_fill(dtype, tile), tiles_kernel(name, numpy_dtype, tile, matrix)
+    size, vector_bytes = numpy_dtype.itemsize, tile.vector_bytes
+    lanes, make = vector_bytes // size, tiles_kernel(name, numpy_dtype, tile, matrix)
 
     @jit
     def row_bytes(tiles):
@@ -129,24 +122,19 @@ def make_tiles(dtype: int, matrix: Matrix, name: str) -> tuple[Callable[..., Any
         return ((tiles + lanes - 1) // lanes + 1 | 1) * vector_bytes
 
     @jit
-    def planes_bytes(p):
-        return 4 * (p[BH] + 1) * (p[TILES2] + 1) * size
-
-    @jit
-    def transform(p, at, to, row, first, height, image, images, group, channel, channels):
-        geometry = stack_words(8)
-        g = int64_at(geometry)
-        lay_out(p, p[BH], p[TILES2], channels, 1, side, side, 0, geometry)
-        fill_images(p, geometry, at, image, images, group, 0, first, 0, channel, channels, 0, 1, 0, 0)
-        plane, pitch = g[PLANE] * size, g[PITCH] * size
+    def transform(p, to, row, first, height, image, images, group, channel, channels):
+        pitch = p[IN + 2] * size
+        gap = p[IN + 1] * pitch
         for q in range(images):
+            source = p[X] + (((image + q) * p[GROUPS] + group) * p[R] + channel) * gap
             make(
-                at + q * g[IMAGE] * size, 4 * plane, plane, pitch, to + q * height * p[TILES2] * size, row,
-                channels * row, channels, height, p[TILES2],
+                source, gap, pitch, 2 * first + p[B + 1], p[B + 2], p[IN + 1], p[IN + 2], to, row, channels * row,
+                channels, height, p[TILES2],
             )  # fmt: skip
+            to += height * p[TILES2] * size
         return 0
 
-    return row_bytes, planes_bytes, transform
+    return row_bytes, transform
 
 
 def make_winograd(dtype: int) -> tuple[Callable[..., int], ...]:
@@ -158,7 +146,7 @@ def make_winograd(dtype: int) -> tuple[Callable[..., int], ...]:
     size, tall, vector_bytes = numpy_dtype.itemsize, tile.rows, tile.vector_bytes
     lanes, panel = vector_bytes // size, tile.vectors * vector_bytes
     multiply = multiply_kernel(numpy_dtype, tile)
-    row_bytes, planes_bytes, transform = make_tiles(dtype, PIXELS, "pixels")
+    row_bytes, transform = make_tiles(dtype, PIXELS, "pixels")
     write, transform_taps = results_kernel(numpy_dtype, tile), each_kernel("taps", numpy_dtype, WEIGHTS)
 
     @jit
@@ -182,7 +170,7 @@ def make_winograd(dtype: int) -> tuple[Callable[..., int], ...]:
         row = row_bytes(tiles)
         if NUMBERS * p[R] * row + GAP > _TILES_BYTES or NUMBERS * ROWS * row + GAP > _PRODUCTS_BYTES:
             return 0
-        if p[Q] * p[R] * planes_bytes(p) > _IMAGES_BYTES or not is_faster(p, tiles):
+        if not is_faster(p, tiles):
             return 0
         blocks = (p[M] + ROWS - 1) // ROWS
         p[NMB] = least(greatest(1, 8 // p[UNITS]), greatest(1, p[M] // 64))
@@ -231,7 +219,7 @@ def make_winograd(dtype: int) -> tuple[Callable[..., int], ...]:
             height, images = least(p[BH], p[TILES1] - first), least(p[Q], p[IMAGES] - image)
             tiles = images * height * p[TILES2]
             row = row_bytes(tiles)
-            transform(p, scratch + _IMAGES_AT, scratch, row, first, height, image, images, group, 0, p[R])
+            transform(p, scratch, row, first, height, image, images, group, 0, p[R])
             for m0 in range(rest * p[MB], least((rest + 1) * p[MB], p[M]), ROWS):
                 rows = least(ROWS, p[M] - m0)
                 weight = p[PARTIAL] + (group * blocks + m0 // ROWS) * NUMBERS * ROWS * depth
@@ -245,7 +233,6 @@ def make_winograd(dtype: int) -> tuple[Callable[..., int], ...]:
 
     def run(pool, words):
         p = int64_at(words)
-        p[S + 1], p[S + 2] = 2, 2  # of the planes
         status = parallel_for(pool, prepare, words, p[GROUPS] * ((p[M] + ROWS - 1) // ROWS))
         if status < 0:
             return status

@@ -1,7 +1,7 @@
 """The inner loops of Winograd's convolution: sums and differences of vectors, each lane of which is one tile.
 
-Images lie in four planes, by row and column modulo 2, so that the pixels of neighbouring tiles lie side by side, and so
-does what becomes of them.
+Tiles begin at every second pixel, so the first ones of neighbouring tiles are the even lanes of two vectors of a row,
+the second ones the odd lanes. What becomes of the tiles lies side by side.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
+from .conv_ir import lanes_between, prefetch_channel
 from .gemm_ir import I32, I64, Loop, Vectors, kernel, routine
 from .gemm_micro import Tile
 
@@ -21,7 +22,7 @@ PIXELS: Matrix = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
 WEIGHTS: Matrix = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
 RESULTS: Matrix = ((1, 1, 1, 0), (0, 1, -1, -1))
 
-_IN = "*source gap plane pitch *target down step channels rows columns"
+_IN = "*source gap pitch top left height width *target down step channels rows columns"
 _OUT = "*source step down *target channel stride *bias rsbias channels rows columns height width"
 _EACH = "*source gap down across *target next step count"
 
@@ -68,12 +69,12 @@ def _of_routine(name: str, spec: str, emit: Callable[..., None], *parameters: An
 
 
 def tiles_kernel(name: str, dtype: np.dtype[Any], tile: Tile, matrix: Matrix) -> Callable[..., Any]:
-    """Return ``transform(source, gap, plane, pitch, target, down, step, channels, rows, columns)``.
+    """Return ``transform(source, gap, pitch, top, left, height, width, target, down, step, channels, rows, columns)``.
 
-    Of each of ``channels`` images, ``gap`` bytes apart, with planes ``plane`` and rows ``pitch`` bytes apart, the tiles
-    x, as many pixels square as ``matrix`` has columns, become the numbers matrix x matrix', from ``target`` on: tile
-    after tile, channels ``down`` bytes apart, the numbers of a tile ``step``. Up to a vector more than there are tiles
-    is written, and read.
+    Of each of ``channels`` images of ``height`` rows, ``pitch`` bytes apart, of ``width`` pixels, ``gap`` bytes apart,
+    the tiles x from row ``top`` and column ``left`` on, as many pixels square as ``matrix`` has columns, two from each
+    other, become the numbers matrix x matrix', from ``target`` on: tile after tile, channels ``down`` bytes apart, the
+    numbers of a tile ``step``. Beyond the image are zeros. Up to a vector more than there are tiles is written.
     """
     full = f"winograd_{name}_{dtype.name}_{tile.vector_bytes}"
     return _of_routine(full, _IN, _emit_tiles, dtype, tile, matrix)
@@ -81,29 +82,52 @@ def tiles_kernel(name: str, dtype: np.dtype[Any], tile: Tile, matrix: Matrix) ->
 
 def _emit_tiles(
     builder: ir.IRBuilder, dtype: np.dtype[Any], tile: Tile, matrix: Matrix,
-    source: ir.Value, gap: ir.Value, plane: ir.Value, pitch: ir.Value, target: ir.Value, down: ir.Value,
-    step: ir.Value, channels: ir.Value, rows: ir.Value, columns: ir.Value,
+    source: ir.Value, gap: ir.Value, pitch: ir.Value, top: ir.Value, left: ir.Value, height: ir.Value, width: ir.Value,
+    target: ir.Value, down: ir.Value, step: ir.Value, channels: ir.Value, rows: ir.Value, columns: ir.Value,
 ) -> None:  # fmt: skip
+    """Take the last vectors of all rows first: what they write beyond the rows is overwritten."""
     v, side = Vectors(builder, dtype, tile.vector_bytes), len(matrix[0])
-    planes = [builder.mul(plane, I64(k)) for k in range(4)]
-    lines = [builder.mul(pitch, I64(k)) for k in range(2)]
+    lines = [builder.mul(pitch, I64(k)) for k in range(side + 1)]
     steps = [builder.mul(step, I64(k)) for k in range(len(matrix) ** 2)]
     vectors = builder.sdiv(builder.add(columns, I64(v.lanes - 1)), I64(v.lanes))
-    outer = Loop(builder, channels, [source, target])
-    inner = Loop(builder, rows, outer.values)
-    across = Loop(builder, vectors, inner.values)
-    x, y = across.values
-    pixels = []
-    for i in range(side):
-        line = [v.at(v.at(x, planes[i % 2 * 2 + odd]), lines[i // 2]) for odd in range(2)]
-        pixels.append([v.load(v.at(line[j % 2], j // 2 * v.size)) for j in range(side)])
-    for k, made in enumerate(value for row in _both_sides(builder, matrix, pixels) for value in row):
+    last = builder.mul(builder.sub(vectors, I64(1)), I64(v.lanes))
+    first = builder.add(left, builder.mul(last, I64(2)))
+    source = v.at(source, builder.mul(top, pitch))
+    begins = v.at(source, builder.mul(first, I64(v.size))), v.at(target, builder.mul(last, I64(v.size)))
+    across = Loop(builder, vectors, [*begins, first])
+    x, y, column = across.values
+    offsets = [even + k * v.lanes for even in range(0, side, 2) for k in range(2)]
+    masks = []
+    for offset in offsets:
+        place = builder.add(column, I64(offset))
+        masks.append(lanes_between(v, builder.neg(place), builder.sub(width, place)))
+    outer = Loop(builder, channels, [x, y])
+    prefetch_channel(v, v.at(outer.values[0], gap), builder.mul(builder.mul(rows, I64(2)), pitch))
+    inner = Loop(builder, rows, [*outer.values, top])
+    x, y, row = inner.values
+    pixels = [_pixels(v, v.at(x, lines[i]), offsets, masks, builder.add(row, I64(i)), height) for i in range(side)]
+    for k, made in enumerate(value for line in _both_sides(builder, matrix, pixels) for value in line):
         v.store(made, v.at(y, steps[k]))
-    across.close([v.at(x, tile.vector_bytes), v.at(y, tile.vector_bytes)])
-    x, y = inner.values
-    inner.close([v.at(x, pitch), v.at(y, builder.mul(columns, I64(v.size)))])
+    inner.close([v.at(x, lines[2]), v.at(y, builder.mul(columns, I64(v.size))), builder.add(row, I64(2))])
     x, y = outer.values
     outer.close([v.at(x, gap), v.at(y, down)])
+    x, y, column = across.values
+    across.close([
+        v.at(x, -2 * tile.vector_bytes), v.at(y, -tile.vector_bytes), builder.sub(column, I64(2 * v.lanes)),
+    ])  # fmt: skip
+
+
+def _pixels(
+    v: Vectors, line: ir.Value, offsets: list[int], masks: list[ir.Value], row: ir.Value, height: ir.Value
+) -> list[ir.Value]:
+    """Return the first, second, ... pixels of tiles in one row, which may be none of the image's."""
+    inside, nothing = v.builder.icmp_unsigned("<", row, height), ir.Constant(masks[0].type, [0] * v.lanes)
+    loaded = [
+        v.load(v.at(line, offset * v.size), v.builder.select(inside, mask, nothing))
+        for offset, mask in zip(offsets, masks, strict=True)
+    ]
+    pairs = zip(loaded[::2], loaded[1::2], strict=True)
+    return [v.shuffle(*pair, range(odd, 2 * v.lanes, 2)) for pair in pairs for odd in range(2)]
 
 
 def results_kernel(dtype: np.dtype[Any], tile: Tile) -> Callable[..., Any]:

@@ -28,7 +28,6 @@ from tapegrad.kernels.conv_plan import (
     M,
     Q,
     R,
-    S,
     W,
     X,
     Y,
@@ -57,9 +56,7 @@ _CACHED_BYTES = 384 << 10  # of tiles
 _CHANNELS = 64  # of pixels that are taken together, at most
 _PARTIAL_BYTES = 32 << 20  # of all partial sums
 _MOST_TASKS = 32
-# scratch memory: tiles of pixels, the same as panels, tiles of gradients, images in four planes
-_PANELS_AT, _GRADIENTS_AT, _IMAGES_AT = 1 << 20, (2 << 20) + (512 << 10), 3 << 20
-_IMAGES_BYTES = SCRATCH_BYTES - _IMAGES_AT - GAP
+_PANELS_AT, _GRADIENTS_AT = 1 << 20, 3 << 20  # in scratch memory, behind tiles of pixels, as they are and as panels
 
 
 def make_winograd_weight(dtype: int) -> tuple[Callable[..., int], ...]:
@@ -71,8 +68,8 @@ def make_winograd_weight(dtype: int) -> tuple[Callable[..., int], ...]:
     size, tall, panel = numpy_dtype.itemsize, tile.rows, tile.vectors * tile.vector_bytes
     lanes = tile.vector_bytes // size
     multiply, pack = multiply_kernel(numpy_dtype, tile), pack_kernel(numpy_dtype, tile)
-    row_bytes, planes_bytes, transform_images = make_tiles(dtype, PIXELS, "pixels")
-    _, _, transform_gradients = make_tiles(dtype, transposed(RESULTS), "gradients")
+    row_bytes, transform_images = make_tiles(dtype, PIXELS, "pixels")
+    _, transform_gradients = make_tiles(dtype, transposed(RESULTS), "gradients")
     transform_sums = each_kernel("sums", numpy_dtype, transposed(WEIGHTS))
 
     @jit
@@ -101,9 +98,7 @@ def make_winograd_weight(dtype: int) -> tuple[Callable[..., int], ...]:
         row, panels = row_bytes(tiles), panels_bytes(p, tiles)[1]
         if NUMBERS * p[RC] * row + GAP > _PANELS_AT or NUMBERS * panels + GAP > _GRADIENTS_AT - _PANELS_AT:
             return 0
-        if NUMBERS * ROWS * row + GAP > _IMAGES_AT - _GRADIENTS_AT:
-            return 0
-        if p[Q] * greatest(p[RC], ROWS) * planes_bytes(p) > _IMAGES_BYTES or not is_faster(p, tiles):
+        if NUMBERS * ROWS * row + GAP > SCRATCH_BYTES - _GRADIENTS_AT or not is_faster(p, tiles):
             return 0
         bytes_ = NUMBERS * p[M] * p[R] * size
         tasks = least(_MOST_TASKS, greatest(1, p[UNITS] * tiles * bytes_ // (size * TASK_COST)))
@@ -124,7 +119,7 @@ def make_winograd_weight(dtype: int) -> tuple[Callable[..., int], ...]:
         group, part = index // p[PARTS], index % p[PARTS]
         depth = p[R] * size
         units, out = p[NQ] * p[NBH], p[PARTIAL] + (part * p[GROUPS] + group) * NUMBERS * p[M] * depth
-        images_at, gradients = scratch + _IMAGES_AT, scratch + _GRADIENTS_AT
+        gradients = scratch + _GRADIENTS_AT
         begin = part * units // p[PARTS]
         for unit in range(begin, (part + 1) * units // p[PARTS]):
             image, first = unit // p[NBH] * p[Q], unit % p[NBH] * p[BH]
@@ -133,13 +128,13 @@ def make_winograd_weight(dtype: int) -> tuple[Callable[..., int], ...]:
             row, (step, panels) = row_bytes(tiles), panels_bytes(p, tiles)
             for r0 in range(0, p[R], p[RC]):
                 channels = least(p[RC], p[R] - r0)
-                transform_images(p, images_at, scratch, row, first, height, image, images, group, r0, channels)
+                transform_images(p, scratch, row, first, height, image, images, group, r0, channels)
                 for k in range(NUMBERS):
                     tiles_of_k = scratch + k * channels * row
                     pack(tiles_of_k, size, row, scratch + _PANELS_AT + k * panels, step, tiles, channels)
                 for m0 in range(0, p[M], ROWS):
                     rows = least(ROWS, p[M] - m0)
-                    transform_gradients(g, images_at, gradients, row, first, height, image, images, group, m0, rows)
+                    transform_gradients(g, gradients, row, first, height, image, images, group, m0, rows)
                     for k in range(NUMBERS):
                         multiply(
                             gradients + k * rows * row, row, size, tall * row, scratch + _PANELS_AT + k * panels, panel,
@@ -166,7 +161,6 @@ def make_winograd_weight(dtype: int) -> tuple[Callable[..., int], ...]:
 
     def run(pool, words):
         p = int64_at(words)
-        p[S + 1], p[S + 2] = 2, 2  # of the planes
         status = parallel_for(pool, task, words, p[PARTS] * p[GROUPS])
         return parallel_for(pool, combine, words, p[GROUPS] * p[M]) if status >= 0 else status
 
