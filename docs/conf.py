@@ -13,7 +13,7 @@ copyright = "2026, tapegrad contributors"
 version = release = __version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "docstrings", "reference_pages", "op_table", "floors_drawing"]
-exclude_patterns = ["_build", "api/_*", "peers_table.md"]
+exclude_patterns = ["_build", "jupyter_execute", "api/_*", "peers_table.md"]  # notebooks: myst-nb writes them
 nitpicky = True
 # annotations name what has no page here: Python's and Numba's types, private classes
 nitpick_ignore_regex = [(r"py:(class|exc|data)", ".*")]
@@ -38,6 +38,7 @@ nb_execution_raise_on_error = True
 nb_execution_in_temp = True  # cells may write files
 nb_execution_timeout = 120  # seconds a cell: the first one may compile
 nb_merge_streams = True
+suppress_warnings = ["myst-nb.lexer"]  # cells that are not executed tell no lexer
 myst_enable_extensions = ["colon_fence", "deflist"]
 
 
