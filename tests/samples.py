@@ -26,7 +26,7 @@ A string in place of all this says why the op is not tested here, and where it i
 Options of a call:
     gradient (bool, True), second (bool, True): whether derivatives of first and second order are checked.
     dtypes: names of the dtypes in which values are checked; default all those of the op.
-    prepare: a function of each float operand, applied to arrays and tensors before the op (``lambda a: a @ a.mT``).
+    prepare: a function of each float operand, applied to arrays and tensors before the op (``lambda a: abs(a) + 1``).
     after: a function of the result or results, applied before comparing (signs of eigenvectors, ...).
     tolerance: relative error allowed, in units of the dtype's epsilon; default 64.
     torch (bool, True): whether torch's function of the same name gets the same arguments.

@@ -246,7 +246,7 @@ CHOLESKY = linalg_op(
 
 
 def _symmetric(a: Any) -> Any:
-    return (a + a.mT) / 2
+    return (a + a.swapaxes(-1, -2)) / 2
 
 
 def _triangular_kernel(adjoint: bool) -> Callable[[int, int], Callable[..., int]]:

@@ -232,7 +232,7 @@ def _eigh_rule(g: Any, y: Any, a: Any) -> Any:
 
 def _eigh_samples(make: Any) -> Any:
     """Symmetric matrices with eigenvalues far apart; the signs of eigenvectors are anyone's."""
-    options = REGULAR | {"prepare": lambda a: (a + a.mT) / 2, "after": _unsigned, "tolerance": 512.0}
+    options = REGULAR | {"prepare": lambda a: (a + a.swapaxes(-1, -2)) / 2, "after": _unsigned, "tolerance": 512.0}
     spread = np.diag([1.0, 5.0, -4.0])
     return [((spread + make(*lead, 3, 3, low=-1, high=1),), {"attributes": (0,)}, options) for lead in ((), (2,))]
 

@@ -158,7 +158,7 @@ def _first_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
 
 def _reference(x: Any, attributes: tuple[int, ...]) -> Any:
     axis, parameter = axis_of(attributes), attributes[PARAMETER]
-    order = np.argsort(x, axis, stable=True)
+    order = np.argsort(x, axis, kind="stable")
     n = x.shape[axis]
     if parameter == _MODE:
         ordered = np.take_along_axis(x, order, axis)
@@ -173,7 +173,7 @@ def _reference(x: Any, attributes: tuple[int, ...]) -> Any:
 
 def _first_reference(x: Any, attributes: tuple[int, ...]) -> Any:
     axis = axis_of(attributes)
-    order = np.argsort(-x.astype(np.float64) if attributes[PARAMETER + 1] else x, axis, stable=True)
+    order = np.argsort(-x.astype(np.float64) if attributes[PARAMETER + 1] else x, axis, kind="stable")
     order = order.take(range(attributes[PARAMETER]), axis)
     return np.take_along_axis(x, order, axis), order, np.zeros(0, np.int64)
 

@@ -73,9 +73,9 @@ def _sort_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
 
 
 def _sort_reference(x: Any, dim: int, descending: bool = False, stable: bool = True) -> Any:
-    order = np.argsort(x, dim, stable=True)
+    order = np.argsort(x, dim, kind="stable")
     if descending:
-        order = np.flip(x.shape[dim] - 1 - np.argsort(np.flip(x, dim), dim, stable=True), dim)
+        order = np.flip(x.shape[dim] - 1 - np.argsort(np.flip(x, dim), dim, kind="stable"), dim)
     return np.take_along_axis(x, order, dim), order
 
 
