@@ -209,6 +209,57 @@ assert right, "the parent"
     finish(start(script))
 
 
+WAITING = """
+inside, go_on = threading.Event(), threading.Event()
+def wait(*_):
+    inside.set()
+    go_on.wait(60)
+def fork_meanwhile(work, check):
+    worker = threading.Thread(target=work)
+    worker.start()
+    assert inside.wait(60)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(50)
+        os._exit(0 if check() else 1)
+    assert os.waitpid(child, 0)[1] == 0, "the child"
+    go_on.set()
+    worker.join()
+    assert check(), "the parent"
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_fork_amid_another_thread_s_sweep():
+    script = """
+x = tg.ones(3, requires_grad=True)
+y = x * x
+y.register_hook(wait)
+def check():
+    z = tg.ones(2, requires_grad=True)
+    (z * z * x[0].detach()).sum().backward()
+    return z.grad.tolist() == [2.0, 2.0] and tg.is_grad_enabled()
+fork_meanwhile(lambda: y.sum().backward(), check)
+assert x.grad.tolist() == [2.0, 2.0, 2.0]
+"""
+    finish(start(WAITING + script))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_fork_while_another_thread_captures():
+    script = """
+def noted(x):
+    wait()
+    return x * 2
+def check():
+    triple = tg.compile(lambda x: x * 3)
+    found = [triple(tg.full((2,), float(k))).tolist() for k in range(4)]
+    return found == [[3.0 * k] * 2 for k in range(4)] and len(triple.variants) == 1
+fork_meanwhile(lambda: tg.compile(noted)(tg.ones(2)), check)
+"""
+    finish(start(WAITING + script))
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_fork_while_another_thread_trains_leaves_a_child_that_can():
     script = """

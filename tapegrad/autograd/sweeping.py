@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,22 @@ class Sweep:
 
 _one_at_a_time = threading.RLock()  # another thread that calls backward() waits, its own nested ones do not
 _running: list[Sweep] = []
+
+
+def _forget_others() -> None:
+    """Leave the sweep that a thread was in which a forked process has not; that of the forking thread goes on."""
+    global _one_at_a_time
+    if _one_at_a_time.acquire(blocking=False):
+        _one_at_a_time.release()
+        return
+    _one_at_a_time = threading.RLock()
+    _running.clear()
+    machine.abandon(int(machine.state["entries_top"]) - 1)
+    around = machine.begin_sweep(0)  # for this thread's modes
+    machine.end_sweep(0, around[1], 0, -1, 0, *around[5:])
+
+
+os.register_at_fork(after_in_child=_forget_others)
 
 
 def _answer(kind: int, a: int, b: int) -> int:

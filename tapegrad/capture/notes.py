@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import gc
 import mmap
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -130,6 +131,20 @@ _memory: list[mmap.mmap] = []  # for the notes; pages that nobody touches take n
 _captures = 0
 _turn = threading.Lock()
 _PATIENCE = 60  # seconds
+
+
+def _forget_others() -> None:
+    """End the capture of a thread that a forked process has not; that of the forking thread goes on."""
+    global _turn
+    if machine.capturing == threading.get_ident():
+        return
+    _turn = threading.Lock()
+    if machine.capturing:
+        machine.state["capture"] = machine.state["capture_id"] = machine.capturing = 0
+        release(Notes(0, slots=_put_aside("slots", "next"), storages=_put_aside("storages", "owner")))
+
+
+os.register_at_fork(after_in_child=_forget_others)
 
 
 def _note_words() -> Any:
