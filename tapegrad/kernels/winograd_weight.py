@@ -13,7 +13,9 @@ from tapegrad.kernels.conv_plan import (
     GROUPS,
     IMAGES,
     IN,
+    MB,
     NBH,
+    NMB,
     NO,
     NQ,
     PARTIAL,
@@ -55,6 +57,7 @@ from tapegrad.native.pointers import int64_at, stack_words
 _CACHED_BYTES = 384 << 10  # of tiles
 _CHANNELS = 64  # of pixels that are taken together, at most
 _PARTIAL_BYTES = 32 << 20  # of all partial sums
+_LARGE_BYTES = 8 << 20  # of the sums of a task, from which they are read from memory and written each time
 _MOST_TASKS = 32
 _PANELS_AT, _GRADIENTS_AT = 1 << 20, 3 << 20  # in scratch memory, behind tiles of pixels, as they are and as panels
 
@@ -84,7 +87,8 @@ def make_winograd_weight(dtype: int) -> tuple[Callable[..., int], ...]:
         products, vectors = p[M] * p[R], (p[R] + lanes - 1) // lanes
         chunks = (p[R] + p[RC] - 1) // p[RC]
         transforms = 3 * NUMBERS * vectors_of_rows(p, lanes) * (p[M] * chunks + p[R])
-        sums = 8 * p[UNITS] * products + 100 * p[GROUPS] * products
+        each = 8 if NUMBERS * products * size <= _LARGE_BYTES else 24
+        sums = each * p[UNITS] * products + 100 * p[GROUPS] * products
         return p[UNITS] * tiles * NUMBERS * (p[M] + 2) * vectors + transforms + sums < direct_cycles(p, lanes)
 
     @jit
@@ -104,6 +108,10 @@ def make_winograd_weight(dtype: int) -> tuple[Callable[..., int], ...]:
         tasks = least(_MOST_TASKS, greatest(1, p[UNITS] * tiles * bytes_ // (size * TASK_COST)))
         units = p[UNITS] // p[GROUPS]
         p[PARTS] = greatest(1, least(least(units, tasks // p[GROUPS]), _PARTIAL_BYTES // (p[GROUPS] * bytes_ + 1)))
+        blocks = (p[M] + ROWS - 1) // ROWS
+        p[NMB] = greatest(1, least(least(tasks, 8) // (p[PARTS] * p[GROUPS]), p[M] // 64))
+        p[MB] = (blocks + p[NMB] - 1) // p[NMB] * ROWS
+        p[NMB] = (p[M] + p[MB] - 1) // p[MB]
         return p[PARTS] * p[GROUPS] * bytes_
 
     @jit
@@ -116,7 +124,8 @@ def make_winograd_weight(dtype: int) -> tuple[Callable[..., int], ...]:
         g[X], g[R] = p[W], p[M]
         for d in range(3):
             g[IN + d], g[B + d] = p[NO + d], 0
-        group, part = index // p[PARTS], index % p[PARTS]
+        rest, start = index // p[NMB], index % p[NMB] * p[MB]
+        group, part = rest // p[PARTS], rest % p[PARTS]
         depth = p[R] * size
         units, out = p[NQ] * p[NBH], p[PARTIAL] + (part * p[GROUPS] + group) * NUMBERS * p[M] * depth
         gradients = scratch + _GRADIENTS_AT
@@ -132,7 +141,7 @@ def make_winograd_weight(dtype: int) -> tuple[Callable[..., int], ...]:
                 for k in range(NUMBERS):
                     tiles_of_k = scratch + k * channels * row
                     pack(tiles_of_k, size, row, scratch + _PANELS_AT + k * panels, step, tiles, channels)
-                for m0 in range(0, p[M], ROWS):
+                for m0 in range(start, least(start + p[MB], p[M]), ROWS):
                     rows = least(ROWS, p[M] - m0)
                     transform_gradients(g, gradients, row, first, height, image, images, group, m0, rows)
                     for k in range(NUMBERS):
@@ -161,7 +170,7 @@ def make_winograd_weight(dtype: int) -> tuple[Callable[..., int], ...]:
 
     def run(pool, words):
         p = int64_at(words)
-        status = parallel_for(pool, task, words, p[PARTS] * p[GROUPS])
+        status = parallel_for(pool, task, words, p[PARTS] * p[GROUPS] * p[NMB])
         return parallel_for(pool, combine, words, p[GROUPS] * p[M]) if status >= 0 else status
 
     return plan, run
