@@ -113,25 +113,34 @@ def test_shifted_views_of_what_a_group_writes_are_not_in_it():
     assert find_groups(walks, lifetimes_of(program.instructions, set()), 1) is not None
 
 
-def test_the_memory_plan_never_gives_a_place_to_two_at_once():
+@pytest.mark.parametrize("largest", [5000, 500_000])
+def test_the_memory_plan_never_gives_a_place_to_two_at_once(largest):
     rng = np.random.default_rng(0)
     for _ in range(50):
         lifetimes = {}
         for storage in range(60):
             first = int(rng.integers(0, 80))
             lifetimes[storage] = (first, first + int(rng.integers(0, 30)))
-        sizes = {storage: int(rng.integers(1, 5000)) for storage in lifetimes}
+        sizes = {storage: int(rng.integers(1, largest)) for storage in lifetimes}
         plan = plan_memory(dict(lifetimes), sizes)
         for a, (first_a, last_a) in lifetimes.items():
             assert plan.places[a] >= 0
             assert plan.places[a] + sizes[a] <= plan.size
-            assert plan.places[a] % 64 == 0
+            assert plan.places[a] % (64 if sizes[a] > 32 else 8) == 0
             for b, (first_b, last_b) in lifetimes.items():
                 if a < b and first_a <= last_b and first_b <= last_a:
                     start = max(plan.places[a], plan.places[b])
                     end = min(plan.places[a] + sizes[a], plan.places[b] + sizes[b])
                     assert start >= end, (a, b)
         assert plan.size < sum(sizes.values())
+
+
+def test_the_memory_plan_of_a_forward_and_a_backward_pass_is_the_least_possible():
+    layers = [64, 64, 16, 16, 8, 8, 4]  # KiB of their results, which the backward pass takes in reverse
+    lifetimes = {k: (k, 14 - k) for k in range(7)} | {7 + k: (7 + k, 8 + k) for k in range(7)}
+    sizes = {k: 1024 * layers[min(k, 13 - k)] for k in range(14)}
+    alive = [sum(sizes[s] for s, (first, last) in lifetimes.items() if first <= k <= last) for k in range(16)]
+    assert plan_memory(lifetimes, sizes).size == max(alive)
 
 
 @pytest.mark.parametrize("dtype", [tg.float32, tg.float64])

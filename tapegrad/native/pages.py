@@ -19,6 +19,9 @@ _NO_RESERVE = 0x4000 if sys.platform == "linux" else 0x40  # MAP_NORESERVE
 _DONT_NEED = 4  # MADV_DONTNEED
 
 _i64, _i32 = types.int64, types.int32
+_MAP_PRIVATE, _MAP_ANONYMOUS = mmap.MAP_PRIVATE, mmap.MAP_ANONYMOUS
+_mmap = symbol("mmap", _i64, _i64, _i64, _i32, _i32, _i32, _i64)
+_munmap = symbol("munmap", _i32, _i64, _i64)
 _mprotect = symbol("mprotect", _i32, _i64, _i64, _i32)
 _madvise = symbol("madvise", _i32, _i64, _i64, _i32)
 
@@ -52,6 +55,33 @@ def make_usable(address: int, size: int) -> None:
 
 
 @jit
+def whole_pages(size):
+    """Return the size of the pages that ``size`` bytes take."""
+    return (size + PAGE - 1) // PAGE * PAGE
+
+
+@jit
+def unmap_pages(start, size):
+    """Give whole pages back to the system, addresses and all."""
+    if size > 0:
+        _munmap(start, whole_pages(size))
+
+
+@jit
+def map_pages(size, alignment):
+    """Return the start of pages with ``size`` bytes of zeros, a multiple of ``alignment``; 0 if there is no memory."""
+    flags = _i32(_MAP_PRIVATE | _MAP_ANONYMOUS)
+    size = whole_pages(size)
+    start = _mmap(0, size + alignment - PAGE, _i32(_READ_WRITE), flags, _i32(-1), 0)
+    if start == -1:
+        return 0
+    pages = (start + alignment - 1) // alignment * alignment
+    unmap_pages(start, pages - start)
+    unmap_pages(pages + size, start + alignment - PAGE - pages)
+    return pages
+
+
+@jit
 def commit_pages(address, size):
     """Put memory behind reserved addresses, from compiled code; return whether there was some."""
     return _mprotect(address, size, _i32(_READ_WRITE)) == 0
@@ -62,9 +92,3 @@ def close_pages(address, size):
     """Take the memory behind addresses away again: nobody may touch them from now on."""
     _madvise(address, size, _i32(_DONT_NEED))
     _mprotect(address, size, _i32(_NONE))
-
-
-@jit
-def whole_pages(size):
-    """Return the size of the pages that ``size`` bytes take."""
-    return (size + PAGE - 1) // PAGE * PAGE

@@ -8,12 +8,13 @@ may touch; when it is given back nobody may touch its pages either, whose addres
 has beyond its used bytes is filled with a pattern, and all of it is nan before it is written.
 """
 
+import ctypes
 import sys
 
 from numba import types
 
 from tapegrad.native.cache import jit
-from tapegrad.native.pages import PAGE, close_pages, commit_pages, whole_pages
+from tapegrad.native.pages import PAGE, close_pages, commit_pages, map_pages, unmap_pages, whole_pages
 from tapegrad.native.pointers import int64_at, pointer_to, symbol
 from tapegrad.runtime.layout import SIZE_CLASSES, free_blocks, state_of
 
@@ -21,6 +22,7 @@ _BLOCK_ALIGNMENT = 64
 _HUGE_PAGE = 1 << 21
 _CHUNK = 1 << 20  # small blocks are cut from chunks of this size
 _SMALL = 1 << 16
+_LARGE = 1 << 20  # blocks of at least this size are pages of their own: the system has them back when they are freed
 _CACHE_LIMIT = 1 << 28  # freed large blocks are kept up to this, or up to as much as is in use
 _GUARD = 0xA5
 
@@ -41,6 +43,20 @@ else:
 
     @jit
     def _ask_for_huge_pages(address, size):
+        pass
+
+
+if hasattr(ctypes.CDLL(None), "malloc_trim"):  # of glibc
+    _malloc_trim = symbol("malloc_trim", types.int32, _i64)
+
+    @jit
+    def give_back_heap():
+        """Have malloc give the pages back to the system on which nothing is left."""
+        _malloc_trim(0)
+else:
+
+    @jit
+    def give_back_heap():
         pass
 
 
@@ -68,13 +84,13 @@ def class_bytes(index):
 @jit
 def _fresh_block(state, size):
     """Return a new block: cut from the chunk if it is small, else from the system; 0 when there is no memory."""
-    if size > _SMALL:
-        if size < 2 * _HUGE_PAGE:
-            return _aligned_alloc(_BLOCK_ALIGNMENT, size)
-        block = _aligned_alloc(_HUGE_PAGE, (size + _HUGE_PAGE - 1) // _HUGE_PAGE * _HUGE_PAGE)
-        if block != 0:
+    if size >= _LARGE:
+        block = map_pages(size, PAGE if size < 2 * _HUGE_PAGE else _HUGE_PAGE)
+        if block != 0 and size >= 2 * _HUGE_PAGE:
             _ask_for_huge_pages(block, size)
         return block
+    if size > _SMALL:
+        return _aligned_alloc(_BLOCK_ALIGNMENT, size)
     if state.arena + size > state.arena_end:
         chunk = _aligned_alloc(_BLOCK_ALIGNMENT, _CHUNK)
         if chunk == 0:
@@ -87,15 +103,23 @@ def _fresh_block(state, size):
 
 
 @jit
+def _discard(block, size):
+    if size >= _LARGE:
+        unmap_pages(block, size)
+    else:
+        _free(block)
+
+
+@jit
 def trim(st):
-    """Give every cached large block back to the system; return how many bytes that were."""
+    """Give every cached block that is not small back to the system; return how many bytes that were."""
     state = state_of(st)
     freed = 0
     for index in range(size_class(_SMALL) + 1, SIZE_CLASSES):
         block = free_blocks(state)[index]
         while block != 0:
             following = int64_at(block)[0]
-            _free(block)
+            _discard(block, class_bytes(index))
             freed += class_bytes(index)
             block = following
         free_blocks(state)[index] = 0
@@ -127,6 +151,8 @@ def take_block(st, index):
         free_blocks(state)[index] = int64_at(block)[0]
         state.bytes_cached -= size
     else:
+        if size >= _LARGE and state.capture_id != 0 and state.bytes_cached > 0:
+            trim(st)  # a recording is made once: its peak of memory counts for more than its time
         block = _fresh_block(state, size)
         if block == 0 and trim(st) > 0:
             block = _fresh_block(state, size)
@@ -147,7 +173,7 @@ def give_block(st, block, index):
         close_pages(block // PAGE * PAGE, whole_pages(size))
         return
     if size > _SMALL and state.bytes_cached + size > max(_CACHE_LIMIT, state.bytes_live):
-        _free(block)
+        _discard(block, size)
         return
     int64_at(block)[0] = free_blocks(state)[index]
     free_blocks(state)[index] = block

@@ -24,7 +24,7 @@ from tapegrad.native.fastcall import (
     type_of,
 )
 from tapegrad.native.pointers import call4, float64_at, float64_bits, int64_at, pointer_to, stack_words
-from tapegrad.runtime.blocks import class_bytes, give_block, size_class, take_block, trim
+from tapegrad.runtime.blocks import class_bytes, give_back_heap, give_block, size_class, take_block, trim
 from tapegrad.runtime.emit import release_temporaries
 from tapegrad.runtime.layout import (
     BAD_ARGUMENT,
@@ -453,7 +453,9 @@ def set_modes_of_thread(self, args, count):
 
 def trim_memory(self, args, count):
     """trim() -> bytes given back to the system"""
-    return from_int64(trim(as_int64(self)))
+    freed = trim(as_int64(self))
+    give_back_heap()
+    return from_int64(freed)
 
 
 def class_size(self, args, count):

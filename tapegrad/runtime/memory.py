@@ -30,7 +30,7 @@ from tapegrad.runtime.strides import copy_geometry
 from tapegrad.runtime.threads import drop_owner
 
 _LARGEST = 1 << 45  # bytes: there are no size classes beyond
-RECORDED_BYTES = 1 << 20  # of a result, from which a recording does not keep it when it dies
+RECORDED_BYTES = 1 << 18  # of a result, from which a recording does not keep it when it dies
 
 
 @jit
