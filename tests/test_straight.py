@@ -109,6 +109,24 @@ def turns(x, count):
     return y
 
 
+@pytest.mark.parametrize("dtype", [tg.float32, tg.float64], ids=["float32", "float64"])
+def test_constants_are_in_the_words_and_tensors_from_outside_are_read_anew(dtype):
+    scale = tg.tensor(0.5, dtype=dtype)
+
+    def function(x):
+        y = x
+        for k in range(40):
+            y = (y * scale + x) / (1.5 + k)
+        return y
+
+    x = tg.tensor(0.3, dtype=dtype)
+    captured, program = captured_twice(function, x)
+    (made, _), *_ = program._loops._kernels.values()
+    assert len(made.loop.constants) == 40 < len(made.loaded)
+    scale.fill_(-0.25)
+    assert bits(captured(x)) == bits(function(x))
+
+
 def test_pieces_cover_each_run_once():
     _, program = captured_twice(tower_and_gradient, tg.tensor(0.3, dtype=tg.float64))
     runs = find_runs(program.instructions, program._walks, program.plan.lifetimes)

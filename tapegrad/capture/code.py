@@ -12,7 +12,7 @@ from tapegrad.capture.fusion import Group, Operand, Walk
 from tapegrad.capture.generated import Generated, Loops, Straight
 from tapegrad.capture.notes import Instruction
 from tapegrad.kernels.fused import STRIP
-from tapegrad.native.dtypes import FLOAT32, FLOAT64
+from tapegrad.native.dtypes import FLOAT32, FLOAT64, ITEM_BYTES
 from tapegrad.runtime import replay
 from tapegrad.runtime.layout import (
     ELEMENTWISE,
@@ -180,8 +180,12 @@ class Code:
         assert isinstance(made, Straight)
         words = made.called()
         arguments = self._blocks.add(words + [0] * (len(made.loaded) + len(made.stored)))
-        for k, operand in enumerate((*made.loaded, *made.stored), len(words)):
-            self._set_address(arguments + 8 * k, operand)
+        for k, operand in enumerate((*made.loaded, *made.stored)):
+            word = arguments + 8 * (len(words) + k)
+            if k in made.loop.constants:
+                ctypes.memmove(word, self._address(operand), ITEM_BYTES[operand.dtype])
+            else:
+                self._set_address(word, operand)
         return Step(replay.RUN_PLAIN, kernel, arguments)
 
     def _address(self, operand: Operand) -> int:

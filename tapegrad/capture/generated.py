@@ -6,7 +6,7 @@ Over many elements it is a loop (kernels/fused.py), over one straight-line code 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -125,15 +125,25 @@ class Loops:
         groups: that run tile by tile where they have no kernel.
         runs: of operations on single numbers.
         instructions: of the program.
+        constants: the storages whose contents never change.
     """
 
-    def __init__(self, groups: Sequence[Group], runs: Sequence[Group], instructions: Sequence[Instruction]) -> None:
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        runs: Sequence[Group],
+        instructions: Sequence[Instruction],
+        constants: Collection[int] = (),
+    ) -> None:
         self._kernels: dict[int, tuple[Generated, int]] = {}  # by the group's first instruction
         self._waiting: list[tuple[Group, Generated]] = []
         self.unstored: set[int] = set()
         for group in (*groups, *runs):
             members = instructions[group.first : group.last + 1]
-            made = generate(group, members) if group.walks[0].total > 1 else generate_straight(group, members)
+            if group.walks[0].total > 1:
+                made: Generated | None = generate(group, members)
+            else:
+                made = generate_straight(group, members, constants)
             if made is not None and made.is_cached:
                 self._kernels[group.first] = made, made.compile()
             elif made is not None:
@@ -174,10 +184,15 @@ def generate(group: Group, members: Sequence[Instruction]) -> Generated | None:
     return Generated(*made, tuple(one.result for one in group.sums), group.walks[0].total)
 
 
-def generate_straight(run: Group, members: Sequence[Instruction]) -> Straight | None:
+def generate_straight(run: Group, members: Sequence[Instruction], constants: Collection[int]) -> Straight | None:
     """Return the straight-line code for a run; None where an op has no plain formula."""
     made = _described(run, members)
-    return None if made is None else Straight(*made, (), 1)
+    if made is None:
+        return None
+    loop, loaded, stored = made
+    # beside each other in the order of their use: through their addresses 10^6 operations took 2.4 times as long
+    constant = frozenset(k for k, operand in enumerate(loaded) if operand.storage in constants)
+    return Straight(replace(loop, constants=constant), loaded, stored, (), 1)
 
 
 def _described(

@@ -205,7 +205,7 @@ class Program:
             self.groups = []
         if "generated" in self._passes:
             runs = find_runs(self.instructions, self._walks, lifetimes)
-            self._loops = Loops(self.groups, runs, self.instructions)
+            self._loops = Loops(self.groups, runs, self.instructions, self.storages.constants)
         else:
             runs, self._loops = [], Loops([], [], [])
         self._runs = {run.first: run for run in runs}

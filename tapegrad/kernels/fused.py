@@ -60,12 +60,14 @@ class FusedLoop:
         applied: the formulas.
         stores: the numbers of the values that are written to memory.
         sums: the numbers of the values that are summed, and whether to divide the sum by how many there are.
+        constants: the loads whose words are the values themselves, not their addresses: only straight-line code has it.
     """
 
     loads: tuple[tuple[int, bool], ...]
     applied: tuple[Applied, ...]
     stores: tuple[int, ...]
     sums: tuple[tuple[int, bool], ...] = ()
+    constants: frozenset[int] = frozenset()
 
     @property
     def dtypes(self) -> list[int]:
@@ -76,7 +78,8 @@ class FusedLoop:
     def key(self) -> str:
         """A name for the loop's kernel that tells its structure apart from all others."""
         rows = [(a.name, a.operands, a.dtype, a.single) for a in self.applied]
-        return hashlib.sha256(repr((self.loads, rows, self.stores, self.sums)).encode()).hexdigest()
+        parts = (self.loads, rows, self.stores, self.sums, sorted(self.constants))
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def _buffer(dtype: int) -> Callable[..., Any]:

@@ -56,7 +56,11 @@ def function_of(key: str, applied: Applied) -> int:
 
 
 def make_straight(loop: FusedLoop) -> Callable[[int], int]:
-    """Return ``kernel(args)``; ``args`` is the address of words: the addresses of formulas, of loads, of stores."""
+    """Return ``kernel(args)``.
+
+    ``args`` is the address of words: the addresses of formulas; of each load its address, or the value of a constant;
+    the addresses of stores.
+    """
 
     @intrinsic
     def run(typing_context, address):  # type: ignore[no-untyped-def]
@@ -97,9 +101,14 @@ class _Writer:
 
     def _value(self, v: int) -> ir.Value:
         if v not in self._values:  # a load, when it is first needed
-            address = self._address(len(self._keys) + v, self._loop.dtypes[v])
-            self._values[v] = self._builder.load(address)
+            word, dtype = len(self._keys) + v, self._loop.dtypes[v]
+            constant = v in self._loop.constants
+            self._values[v] = self._builder.load(self._place(word, dtype) if constant else self._address(word, dtype))
         return self._values[v]
+
+    def _place(self, k: int, dtype: int) -> ir.Value:
+        """Return where the word is, as a pointer to a value."""
+        return self._builder.bitcast(self._builder.gep(self._words, [_WORD(k)]), _type(dtype).as_pointer())
 
     def _word(self, k: int) -> ir.Value:
         return self._builder.load(self._builder.gep(self._words, [_WORD(k)]))
