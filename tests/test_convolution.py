@@ -178,6 +178,41 @@ def test_tiles_of_results(case, dtype):
         np.testing.assert_allclose(found.numpy(), each, rtol=0, atol=limit)
 
 
+# images, channels of a group and results of a group, groups, image, kernel, stride, padding, dilation
+BY_PIXELS = [
+    (9, 8, 33, 1, (15, 14), (4, 4), (2, 2), (1, 1), (1, 1)),
+    (5, 17, 12, 2, (20, 21), (3, 5), (2, 1), (2, 0), (1, 2)),
+    (4, 12, 65, 1, (6, 9, 11), (3, 2, 3), (1, 2, 2), (1, 1, 0), (1, 1, 1)),
+    (1, 16, 14, 1, (3000,), (5,), (3,), (7,), (2,)),
+    (1, 3, 130, 1, (90, 89), (2, 3), (1, 1), (0, 4), (1, 1)),  # rows of an image in several blocks
+    (1, 2, 64, 1, (5, 30, 40), (2, 1, 1), (1, 1, 1), (1, 0, 0), (1, 1, 1)),  # and slices
+    (9, 40, 16, 1, (24, 25), (1, 2), (3, 3), (0, 1), (1, 1)),  # pixels that no result sees
+    (70, 16, 16, 1, (1, 2), (6, 5), (1, 1), (4, 4), (1, 1)),  # results that see no pixel
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", BY_PIXELS, ids=str)
+def test_results_pixel_by_pixel(case, dtype):
+    """Results enough to pack the weight: values by the sums that define them, both gradients as linear maps."""
+    images, r, m, groups, image, kernel, *grid = case
+    x, w = random(1, images, r * groups, *image).astype(dtype), random(2, m * groups, r, *kernel).astype(dtype)
+    b, limit = random(3, m * groups).astype(dtype), 2e-6 if dtype == "float32" else 1e-14
+    wide = [np.float64(each) for each in (x, w, b)]
+    leaves = [tg.tensor(each, requires_grad=True) for each in (x, w, b)]
+    y = getattr(F, f"conv{len(image)}d")(*leaves, *grid, groups)
+    expected = reference(*wide, *grid, groups)
+    np.testing.assert_allclose(y.detach().numpy(), expected, rtol=0, atol=limit * np.abs(expected).max())
+    g = random(4, *y.shape).astype(dtype)
+    y.backward(tg.tensor(g))
+    for k in range(2):
+        step = random(5, *leaves[k].shape)
+        moved = [step if i == k else each for i, each in enumerate(wide[:2])]
+        slope = np.sum(reference(*moved, 0 * wide[2], *grid, groups) * g)
+        size = np.linalg.norm(step) * np.linalg.norm(np.float64(leaves[k].grad.numpy()))
+        assert abs(np.sum(leaves[k].grad.numpy() * step) - slope) < limit * size
+
+
 def test_same_padding_is_longer_at_the_end():
     x, w = random(0, 1, 1, 6), random(1, 1, 1, 4)
     same = F.conv1d(tg.tensor(x), tg.tensor(w), padding="same")
@@ -213,8 +248,9 @@ def test_same_bits_on_any_number_of_threads(threads):
         w = tg.tensor(random(1, 24, 6, 3, 3).astype("f4"), requires_grad=True)
         b = tg.zeros(24, requires_grad=True)
         y = F.conv2d(x, w, b, 1, 1, 1, 2)
-        y.backward(y.detach())
-        return [a.numpy() for a in (y.detach(), x.grad, w.grad, b.grad)]
+        z = F.conv2d(y[:, :12], w.reshape(12, 12, 3, 3), stride=2)
+        z.backward(z.detach())
+        return [a.numpy() for a in (y.detach(), z.detach(), x.grad, w.grad, b.grad)]
 
     before = tg.get_num_threads()
     try:

@@ -24,7 +24,8 @@ SEGMENT_BYTES = 24  # first lane, end, where lane 0 would go
 PIECE_BYTES = 16  # from, to
 
 
-def _word(v: Vectors, address: ir.Value, index: int) -> ir.Value:
+def word_at(v: Vectors, address: ir.Value, index: int) -> ir.Value:
+    """Load an int64."""
     return v.builder.load(v.builder.bitcast(v.at(address, 8 * index), _WORD_POINTER))
 
 
@@ -101,12 +102,12 @@ def _emit_tile(
     v = Vectors(builder, dtype, tile.vector_bytes)
     offsets = [builder.mul(rsa, I64(i)) for i in range(rows)]
     begins = [v.element(v.at(bias, builder.mul(rsbias, I64(i)))) for i in range(rows)]
-    columns = [v.at(b, _word(v, places, j)) for j in range(vectors)]
+    columns = [v.at(b, word_at(v, places, j)) for j in range(vectors)]
     loop = Loop(builder, k, [table, *[begin for begin in begins for _ in range(vectors)]])
     row, *sums = loop.values
-    shift = _word(v, row, 0)
+    shift = word_at(v, row, 0)
     line = [v.load(v.at(column, shift)) for column in columns]
-    place = v.at(a, _word(v, row, 1))
+    place = v.at(a, word_at(v, row, 1))
     updated = []
     for i in range(rows):
         x = v.element(v.at(place, offsets[i]))
@@ -123,10 +124,10 @@ def _store_segments(
 ) -> None:  # fmt: skip
     """Store one vector of each row, piece by piece: pieces are rows of the image, and lie apart in the vector."""
     builder = v.builder
-    first, end = _word(v, starts, j), _word(v, starts, j + 1)
+    first, end = word_at(v, starts, j), word_at(v, starts, j + 1)
     loop = Loop(builder, builder.sub(end, first), [v.at(segments, builder.mul(first, I64(SEGMENT_BYTES)))])
     segment = loop.values[0]
-    low, high, place = (_word(v, segment, word) for word in range(3))
+    low, high, place = (word_at(v, segment, word) for word in range(3))
     whole = builder.icmp_signed("==", builder.sub(high, low), I64(v.lanes))
     target = v.at(c, place)
     with builder.if_else(builder.and_(whole, builder.not_(adding))) as (plain, partial):
@@ -310,10 +311,10 @@ def _emit_pack(
     v = Vectors(builder, dtype, tile.vector_bytes)
     outer = Loop(builder, k, [table, target])
     row, to = outer.values
-    image = v.at(source, _word(v, row, 0))
+    image = v.at(source, word_at(v, row, 0))
     inner = Loop(builder, count, [pieces])
     piece = inner.values[0]
-    v.store(v.load(v.at(image, _word(v, piece, 0))), v.at(to, _word(v, piece, 1)))
+    v.store(v.load(v.at(image, word_at(v, piece, 0))), v.at(to, word_at(v, piece, 1)))
     inner.close([v.at(piece, PIECE_BYTES)])
     outer.close([v.at(row, TABLE_BYTES), v.at(to, step)])
 
@@ -366,7 +367,7 @@ def _emit_dot(
     vectors: ir.Value, count: ir.Value,
 ) -> None:  # fmt: skip
     v = Vectors(builder, dtype, tile.vector_bytes)
-    offsets = [_word(v, table, 2 * j) for j in range(width)]
+    offsets = [word_at(v, table, 2 * j) for j in range(width)]
     rows_of_g = [builder.mul(rsg, I64(i)) for i in range(rows)]
     outer = Loop(builder, count, [g, x, *[v.zero] * (rows * width)])
     g, x, *sums = outer.values
@@ -380,7 +381,7 @@ def _emit_dot(
     sums = inner.close([v.at(here, tile.vector_bytes), v.at(there, tile.vector_bytes), *updated])[2:]
     sums = outer.close([v.at(g, stepg), v.at(x, stepx), *sums])[2:]
     for j in range(width):
-        place = v.at(out, _word(v, table, 2 * j + 1))
+        place = v.at(out, word_at(v, table, 2 * j + 1))
         _add_sums(v, sums[j::width], place)
 
 

@@ -23,7 +23,9 @@ IN, OUT, NO, T, S, D, B, OS, OB, WT, TC = range(25, 58, 3)
 PARTS, GB, NGB, PARTIAL = range(58, 62)  # gradients of weights: partial sums, groups that are taken together
 PACKED = 62  # whether images are packed
 TILES1, TILES2 = 63, 64  # of two results by two: how many there are down and across
-WORDS = 65
+RUNS, PLACES, VECTORS, PANELS, BD, NBD = 65, *range(69, 74)  # by pixels: see conv_pixels
+RUNS_OF = 66  # three of them
+WORDS = 74
 
 # words of a layout of padded images in scratch memory
 PHASES1, PHASES2, ROWS, USED, PITCH, PLANE, IMAGE = range(7)

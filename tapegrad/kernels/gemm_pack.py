@@ -131,12 +131,20 @@ def _emit_gather(
 
 
 def _store_transposed(v: Vectors, pieces: list[list[ir.Value]], target: ir.Value, stride: int) -> ir.Value:
-    """Store the transpose of a square block given as rows of 128-bit pieces; return where the next row would go.
+    """Store the transpose of a square block given as rows of 128-bit pieces; return where the next row would go."""
+    for row in transposed_rows(v, pieces):
+        v.store(row, target)
+        target = v.at(target, stride)
+    return target
+
+
+def transposed_rows(v: Vectors, pieces: list[list[ir.Value]]) -> list[ir.Value]:
+    """Return the rows of the transpose of a square block given as rows of 128-bit pieces.
 
     Row i's piece goes to the 128-bit lane i // width of a vector: loads and inserts do that, so that only the
     transposition within those lanes is left to shuffles (16 x 16 float32: 32 shuffles instead of 64, 72 -> 58 cycles).
     """
-    width = len(pieces) // len(pieces[0])
+    width, rows = len(pieces) // len(pieces[0]), []
     for column in zip(*pieces, strict=True):
         block = [v.concatenate(list(column[s::width])) for s in range(width)]
         half = width // 2
@@ -145,7 +153,5 @@ def _store_transposed(v: Vectors, pieces: list[list[ir.Value]], target: ir.Value
                 if not i & half:
                     block[i], block[i + half] = v.interleave(block[i], block[i + half], half)
             half //= 2
-        for row in block:
-            v.store(row, target)
-            target = v.at(target, stride)
-    return target
+        rows += block
+    return rows

@@ -25,7 +25,7 @@ _GEMM = 0  # by dtype
 _LAPACK = 8  # by dtype (float32, float64), then by routine
 _LAPACK_ROW = 16
 _PACKED_GEMM = 40  # by dtype
-CONVOLUTION, WINOGRAD, WINOGRAD_WEIGHT = 64, 72, 80  # by dtype
+CONVOLUTION, WINOGRAD, WINOGRAD_WEIGHT, PIXELS, PIXELS_WEIGHT = 64, 72, 80, 88, 96  # by dtype
 UPDATE_DRIVER = 56
 
 

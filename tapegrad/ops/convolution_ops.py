@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad.kernels.conv import make_correlation
+from tapegrad.kernels.conv_pixels import make_pixels
 from tapegrad.kernels.conv_plan import (
     BIAS,
     GROUPS,
@@ -27,6 +28,9 @@ from tapegrad.kernels.conv_plan import (
     OUT,
     PARTIAL,
     PARTS,
+    PLACES,
+    RUNS,
+    RUNS_OF,
     WB,
     WG,
     WM,
@@ -43,6 +47,7 @@ from tapegrad.kernels.conv_plan import (
     X,
     Y,
 )  # fmt: skip
+from tapegrad.kernels.conv_runs import ALL_RUNS_WORDS, add_runs
 from tapegrad.kernels.conv_weight import make_weight_gradient
 from tapegrad.kernels.gemm_ir import least
 from tapegrad.kernels.reduce_lanes import add, row_reducer, step_of
@@ -52,7 +57,7 @@ from tapegrad.native.cache import jit
 from tapegrad.native.dtypes import DTYPE_NAMES, ITEM_BYTES, POINTERS, SCALARS
 from tapegrad.native.parallel import parallel_for
 from tapegrad.native.pointers import call2, int64_at, stack_words
-from tapegrad.ops.addresses import CONVOLUTION, WINOGRAD, WINOGRAD_WEIGHT, address_of, need
+from tapegrad.ops.addresses import CONVOLUTION, PIXELS, WINOGRAD, WINOGRAD_WEIGHT, address_of, need
 from tapegrad.ops.registry import FLOATS, OF_ENTRY, Op, declare
 from tapegrad.ops.validity import Attributes, Operands, Rule, Shape, at_least, every, is_few, needed, with_numel
 from tapegrad.runtime.blocks import give_block, size_class, take_block
@@ -107,10 +112,40 @@ def weight_infer(st, frame):
 # ---- kernels ----
 
 
+def _make_pixels(dtype: int) -> Callable[..., int]:
+    """Return ``correlate(st, words)``, which writes the runs' results; or returns 1 where another way is better."""
+    plan, run = make_pixels(dtype)
+    need(PIXELS + dtype, run, f"pixels.{DTYPE_NAMES[dtype]}", "int64(int64, int64)")
+
+    @jit
+    def correlate(st, words):
+        return _run_with_memory(st, PIXELS + dtype, words, plan(words))
+
+    return correlate
+
+
+@jit
+def _run_with_memory(st, way, words, size):
+    """Run a way to convolve with ``size`` bytes of memory; return 1 where these are 0 or there is no memory.
+
+    It is no storage: a captured program runs this with a state of its own, which must not take rows of tables.
+    """
+    if size == 0:
+        return 1
+    p, index = int64_at(words), size_class(size)
+    p[PARTIAL] = take_block(st, index)
+    if p[PARTIAL] == 0:
+        return 1
+    status = call2(address_of(st, way), state_of(st).pool, words)
+    give_block(st, p[PARTIAL], index)
+    return status
+
+
 def _make_correlate(dtype: int) -> Callable[..., int]:
     """Return ``correlate(st, words)``, which writes what the words describe, and returns 0 or a status."""
     plan_winograd, winograd = make_winograd(dtype)
     plan, task = make_correlation(dtype)
+    by_pixels = _make_pixels(dtype)
 
     def run(pool, words):
         return parallel_for(pool, task, words, plan(words))
@@ -121,15 +156,11 @@ def _make_correlate(dtype: int) -> Callable[..., int]:
 
     @jit
     def correlate(st, words):
-        p = int64_at(words)
-        size = plan_winograd(words)
-        # no storage: a captured program runs this with a state of its own, which must not take rows of tables
-        index = size_class(size)
-        p[PARTIAL] = take_block(st, index) if size > 0 else 0
-        if p[PARTIAL] == 0:  # or there is no memory for it
-            return call2(address_of(st, CONVOLUTION + dtype), state_of(st).pool, words)
-        status = call2(address_of(st, WINOGRAD + dtype), state_of(st).pool, words)
-        give_block(st, p[PARTIAL], index)
+        status = _run_with_memory(st, WINOGRAD + dtype, words, plan_winograd(words))
+        if status == 1:
+            status = by_pixels(st, words)
+        if status == 1:
+            status = call2(address_of(st, CONVOLUTION + dtype), state_of(st).pool, words)
         return status
 
     return correlate
@@ -179,6 +210,9 @@ def _describe(st, frame, words, channels_of_result, channels_of_image, images):
         p[WT + d] = step
         step *= p[T + d]
     p[WB], p[WR], p[WM], p[WG] = 0, step, p[R] * step, p[M] * p[R] * step
+    p[PLACES], p[RUNS] = step, 0
+    for d in range(3):
+        p[RUNS_OF + d] = 0
     return 0
 
 
@@ -201,6 +235,9 @@ def _convolution_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
         p[BIAS] = _bias_address(st, frame)
         if slot_of(st, input_slot(frame, 1)).numel == 0:
             return fill_channels(p[Y], p[BIAS], p[IMAGES], shape_in(y)[1], _volume(p, NO))
+        p[RUNS] = stack_words(ALL_RUNS_WORDS)
+        for d in range(3):
+            add_runs(p, d, 0, p[WT + d])
         return correlate(st, words)
 
     return kernel
@@ -247,8 +284,22 @@ def _describe_phase(frame, words, d, first, weight_step):
     return count
 
 
+@jit
+def _describe_phases(frame, words, plane, row):
+    """Write the runs of all results of a transposed convolution."""
+    p = int64_at(words)
+    for d in range(3):
+        weight_step = plane if d == 0 else row if d == 1 else 1
+        for first in range(least(attribute(frame, STRIDE + d), attribute(frame, IMAGE + d))):
+            p[WB] = 0
+            _describe_phase(frame, words, d, first, weight_step)
+            add_runs(p, d, p[WB], p[WT + d])
+    p[WB] = 0
+    return 0
+
+
 def _transposed_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
-    correlate = _make_correlate(dtype)
+    correlate, by_pixels = _make_correlate(dtype), _make_pixels(dtype)
     fill_channels = _fill_channels(dtype)
 
     def kernel(st, frame):
@@ -279,6 +330,12 @@ def _transposed_kernel(dtype: int, result_dtype: int) -> Callable[..., int]:
             fill_channels(p[Y], p[BIAS], shape_in(y)[0], shape_in(y)[1], _volume(p, IN))
         if w.numel == 0:
             return 0
+        p[RUNS] = stack_words(ALL_RUNS_WORDS)
+        _describe_phases(frame, words, plane, row)
+        if attribute(frame, STRIDE) * attribute(frame, STRIDE + 1) * attribute(frame, STRIDE + 2) > 1:
+            status = by_pixels(st, words)
+            if status != 1:
+                return status
         for i in range(least(attribute(frame, STRIDE), attribute(frame, IMAGE))):
             for j in range(least(attribute(frame, STRIDE + 1), attribute(frame, IMAGE + 1))):
                 for k in range(least(attribute(frame, STRIDE + 2), attribute(frame, IMAGE + 2))):
